@@ -1,0 +1,46 @@
+# What a newcomer types: `make rotate`, `make test`. Needs git, make and python3 >= 3.11; everything else goes to .venv.
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+export DAENA_HOME ?= .kms
+EXAMPLE_POLICY := examples/daena-kms.toml
+
+.PHONY: rotate test lint bench faults demo-keys requirements clean
+
+rotate: demo-keys  ## rotate the example's keys on the local store; ARGS="--force --yes --json" passes arguments on
+	@DAENA_POLICY=$${DAENA_POLICY:-$(EXAMPLE_POLICY)} $(BIN)/daena-key-rotate rotate --all $(ARGS)
+
+demo-keys: $(READY)  ## the two keys of the example that exist before its first run
+	@DAENA_POLICY=$${DAENA_POLICY:-$(EXAMPLE_POLICY)} $(BIN)/python examples/prepare.py
+
+test: $(READY)  ## every test; T="-k name" passes arguments on
+	$(BIN)/python -m pytest -n auto -q $(T)
+
+lint: $(READY)  ## ruff and mypy, strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## figures: a table, and build/bench.json
+	$(BIN)/python -m tests.bench $(ARGS)
+
+faults: $(READY)  ## what takes longer than a minute: the protocol explored in full
+	$(BIN)/python -m tests.faults $(ARGS)
+
+$(READY): requirements/tools.txt requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 >= 3.11 is needed; set PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/tools.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/tools.txt requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+requirements:  ## pin again what pyproject.toml asks for
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	  --no-header pyproject.toml --all-extras --group dev --output-file requirements/dev.txt $(ARGS)
+	printf 'uv==%s\n' "$$($(BIN)/uv --version | cut -d' ' -f2)" | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header - --output-file requirements/tools.txt
+
+clean:  ## remove what was built; keys in .kms stay
+	rm -rf .venv build core/*.egg-info

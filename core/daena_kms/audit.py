@@ -1,0 +1,144 @@
+"""Proving the evidence: manifests against themselves, against the heads stored beside the keys, and against the store.
+
+The first part needs the manifests and a public key, nothing else: it runs offline, from a copy.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from msgspec import Struct
+
+from .errors import IntegrityError, KmsError
+from .journal import unsealed, walk
+from .keyring import Fingerprints, Keyring, Trust
+from .ledger import Ledger
+from .manifest import EMPTY, Head, History
+from .model import Anchor, Observed, State, StoredVersion, VersionRecord
+from .names import RESERVED_KEY
+from .stores.base import KeyStore
+from .trust import read_trust
+
+
+class KeyAudit(Struct, frozen=True):
+    """What verification found about one key. No problems: every claim holds."""
+
+    key: str
+    entries: int
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    head: str = ""
+    """Hash of the last good entry: keep it, and a later audit shows whether history was cut."""
+
+
+class Chain(Struct, frozen=True):
+    """A key's manifest as far as it is good, every hash by its sequence number."""
+
+    head: Head
+    hashes: dict[int, str]
+    history: History
+    problem: str = ""
+
+
+def read_chain(ledger: Ledger, key: str, trust: Trust) -> Chain:
+    """Verify a key's whole manifest; the first bad entry is named, not raised."""
+    head, hashes, entries, problem = EMPTY, {}, [], ""
+    try:
+        for head in walk(ledger, key, trust):
+            if head.entry is not None:
+                hashes[head.entry.sequence] = head.hash
+                entries.append(head.entry)
+    except IntegrityError as found:
+        problem = found.message
+    return Chain(head, hashes, History(entries), problem)
+
+
+def verify_manifests(ledger: Ledger, pin: str = "", keys: Sequence[str] = ()) -> list[KeyAudit]:
+    """Verify manifests offline, from a copy of the folder and (pinned) the first public key.
+
+    Raises IntegrityError if the ledger's own keys are not sound, NotFoundError if it was never initialised.
+    """
+    trust, _ = read_trust(ledger, pin)
+    audits = []
+    for key in keys or [key for key in ledger.names() if key != RESERVED_KEY]:
+        chain = read_chain(ledger, key, trust)
+        audits.append(_offline(key, chain))
+    return audits
+
+
+def _offline(key: str, chain: Chain) -> KeyAudit:
+    problems = [chain.problem] if chain.problem else []
+    if not chain.hashes and not problems:
+        problems.append(f"there is no manifest of {key}")
+    return KeyAudit(key, len(chain.hashes), tuple(problems), head=chain.head.hash)
+
+
+def verify_key(store: KeyStore, ledger: Ledger, keyring: Keyring, key: str, now: datetime) -> KeyAudit:
+    """Verify one key's manifest, and hold it against its store: head, versions, material."""
+    chain = read_chain(ledger, key, keyring.trust)
+    audit = _offline(key, chain)
+    problems = list(audit.problems)
+    warnings: list[str] = []
+    try:
+        seen = store.observe(key)
+        if seen.anchor is not None:
+            problems += _check_anchor(key, seen.anchor, chain, keyring.fingerprints)
+        problems += _check_store(store, key, chain, seen, keyring.fingerprints)
+        warnings += _warnings(chain, seen, now)
+    except KmsError as problem:
+        problems.append(problem.message)
+    return KeyAudit(key, audit.entries, tuple(problems), tuple(warnings), audit.head)
+
+
+def _check_anchor(key: str, anchor: Anchor, chain: Chain, fingerprints: Fingerprints) -> Iterable[str]:
+    if not fingerprints.sealed(key, unsealed(anchor), anchor.mac):
+        yield "the head stored beside the key was not written by us"
+    elif anchor.sequence not in chain.hashes:
+        if not chain.problem:
+            yield f"entry {anchor.sequence} is gone: the manifest was cut after entry {len(chain.hashes)}"
+    elif chain.hashes[anchor.sequence] != anchor.hash:
+        yield f"entry {anchor.sequence} is not the one that the store names: it was replaced"
+
+
+def _check_store(store: KeyStore, key: str, chain: Chain, seen: Observed, fingerprints: Fingerprints) -> Iterable[str]:
+    lying = {version.number: version for version in seen.versions}
+    records = chain.history.versions
+    for record in records.values():
+        if problem := _check_version(store, key, record, lying.get(record.number), fingerprints):
+            yield problem
+    active = chain.head.state.active
+    if active is not None and (seen.newest is None or seen.newest.number != active.number):
+        got = f"version {seen.newest.number}" if seen.newest else "nothing"
+        yield f"readers get {got}, the manifest says version {active.number}"
+    burnt = {b.number for b in chain.head.state.burnt}
+    held = chain.head.state.claim.number if chain.head.state.claim else 0
+    for number in lying:
+        if number not in records and number not in burnt and number != held:
+            yield f"version {number} lies in the store, but no entry knows it"
+
+
+def _check_version(
+    store: KeyStore, key: str, record: VersionRecord, lying: StoredVersion | None, fingerprints: Fingerprints
+) -> str:
+    if record.state is State.DESTROYED:
+        return ""
+    if lying is None:
+        return f"version {record.number} is {record.state}, but the store does not have it"
+    if record.state is State.DISABLED:
+        return ""
+    try:
+        fingerprints.check(key, store.read(key, lying), record.fingerprint)
+    except KmsError as problem:
+        return f"version {record.number} is {record.state}, but: {problem.message}"
+    return ""
+
+
+def _warnings(chain: Chain, seen: Observed, now: datetime) -> Iterable[str]:
+    state = chain.head.state
+    if state.claim is not None:
+        late = "has ended" if state.claim.lease_until <= now else f"ends {state.claim.lease_until:%Y-%m-%d %H:%M} UTC"
+        yield f"{state.claim.operation} of version {state.claim.number} is open; its lease {late}"
+    elif seen.staged:
+        yield f"{len(seen.staged)} staged copies that no run needs: the next rotation takes them away"
+    for burnt in state.burnt:
+        if seen.published(burnt.number, burnt.fingerprint):
+            yield f"version {burnt.number} was published late by a run that was given up: the next tick adopts it"

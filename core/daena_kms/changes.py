@@ -1,0 +1,264 @@
+"""Everything that is done to a key besides rotating it: retire, disable, enable, destroy, adopt, mark, pause, repair.
+
+What touches the store runs under a claim, as a rotation does (`apply`); what is only a record is one append.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from . import lifecycle
+from .errors import ConflictError, IntegrityError, NotFoundError, RefusedError
+from .journal import Journal, junk_after
+from .manifest import Draft, Event, Head, History
+from .model import Claim, KeySpec, Observed, Operation, State, StoredVersion, VersionRecord
+from .policy import KeyPolicy
+from .stores.base import KeyStore
+
+if TYPE_CHECKING:
+    from .plan import View
+    from .rotation import Run
+
+APPEND_ATTEMPTS = 20
+
+
+def record_of(run: "Run", number: int) -> VersionRecord:
+    """What the manifest says about one version of the run's key."""
+    history = History(run.journal.history(run.key))
+    return lifecycle.version_of(run.key, history.versions, number)
+
+
+def retire_with(run: "Run", records: list[VersionRecord], now: datetime) -> tuple[list[VersionRecord], datetime | None]:
+    """Disable what the policy no longer keeps, as part of the entry that makes `records` true.
+
+    Returns the records with the retired ones added, and when a tick is needed next.
+    """
+    if run.policy is None:
+        raise AssertionError("nothing is retired without a policy")
+    history = History(run.journal.history(run.key))
+    versions = history.with_changes(records)
+    retired = [_disable(run, record) for record in lifecycle.retirable(versions.values(), run.policy, now)]
+    merged = {record.number: record for record in [*records, *retired]}
+    versions = history.with_changes(merged.values())
+    return list(merged.values()), lifecycle.attention_at(versions.values(), run.policy)
+
+
+def _disable(run: "Run", record: VersionRecord) -> VersionRecord:
+    run.store.disable(run.key, location(record))
+    return replace(record, state=State.DISABLED)
+
+
+def location(record: VersionRecord) -> StoredVersion:
+    """Where a recorded version lies in its store."""
+    return StoredVersion(record.number, record.version_id, record.fingerprint, spec=record.spec)
+
+
+def apply(run: "Run", claim: Claim, view: "View") -> list[VersionRecord]:
+    """Carry out the change that `claim` announced; returns the new records. Raises RefusedError if it may not be."""
+    history = History(run.journal.history(run.key))
+    now = run.tools.clock()
+    if claim.operation is Operation.ADOPT:
+        return _adopt(run, history, view.seen, claim)
+    if claim.operation is Operation.RETIRE:
+        retirable = lifecycle.retirable(history.versions.values(), run.policy or KeyPolicy(), now)
+        return [_disable(run, record) for record in retirable]
+    record = lifecycle.version_of(run.key, history.versions, claim.number)
+    if claim.operation is Operation.DISABLE:
+        lifecycle.check_disable(run.key, record)
+        return [_disable(run, record)]
+    if claim.operation is Operation.ENABLE:
+        lifecycle.check_enable(run.key, record)
+        run.store.enable(run.key, location(record))
+        return [replace(record, state=State.DECRYPT_ONLY)]
+    if record.destroy_at is None:
+        raise RefusedError(f"the destruction of version {record.number} of {run.key} was cancelled")
+    lifecycle.check_destroy(run.key, history.versions, record, run.policy or KeyPolicy(), now)
+    run.store.destroy(run.key, location(record))
+    return [replace(record, state=State.DESTROYED, destroy_at=None)]
+
+
+def _adopt(run: "Run", history: History, seen: Observed, claim: Claim) -> list[VersionRecord]:
+    """Records for everything the store holds and the manifest does not know; what readers get becomes active."""
+    if seen.newest is None:
+        raise RefusedError(f"the store has no version of {run.key} to adopt", "see `status`")
+    now = run.tools.clock()
+    records = []
+    for version in seen.versions:
+        known = history.versions.get(version.number)
+        adopted = known or _adopted_record(run, version, claim.made_at or version.created_at or now)
+        records.append(_restated(adopted, version, seen.newest, now))
+    held = {version.number for version in seen.versions}
+    lost = [v for v in history.versions.values() if v.number not in held and v.state is not State.DESTROYED]
+    return records + [replace(v, state=State.DESTROYED, lost=True) for v in lost]
+
+
+def _adopted_record(run: "Run", version: StoredVersion, made_at: datetime) -> VersionRecord:
+    fingerprints = run.journal.keyring.fingerprints
+    if version.enabled:
+        material = run.store.read(run.key, version)
+        spec, fingerprint = KeySpec.of_length(len(material)).name, fingerprints.of(run.key, material)
+    else:
+        spec, fingerprint = version.spec, version.fingerprint
+    return VersionRecord(
+        number=version.number,
+        version_id=version.version_id,
+        fingerprint=fingerprint,
+        spec=spec,
+        state=State.DECRYPT_ONLY if version.enabled else State.DISABLED,
+        made_at=made_at,
+        active_since=made_at,
+    )
+
+
+def _restated(record: VersionRecord, version: StoredVersion, newest: StoredVersion, now: datetime) -> VersionRecord:
+    if version.number == newest.number:
+        return replace(record, state=State.ACTIVE, deactivated_at=None)
+    if record.state is State.ACTIVE:
+        return replace(record, state=State.DECRYPT_ONLY, deactivated_at=now)
+    return record
+
+
+class Marks:
+    """Changes that are records only: one conditional append each, with or without an open claim."""
+
+    def __init__(self, store: KeyStore, journal: Journal) -> None:
+        self._store = store
+        self._journal = journal
+
+    def compromised(self, key: str, number: int, reason: str) -> bool:
+        """Mark a version's material as known to others, under every number that has it. True if it is active."""
+
+        def draft(head: Head, history: History) -> Draft:
+            record = lifecycle.version_of(key, history.versions, number)
+            same = [v for v in history.versions.values() if v.fingerprint == record.fingerprint]
+            marked = tuple(replace(v, compromised=True) for v in same)
+            return _about(Event.COMPROMISED, record, head, changes=marked, reason=reason)
+
+        head = self._append(key, draft)
+        return head.state.active is not None and head.state.active.compromised
+
+    def pause(self, key: str, reason: str) -> None:
+        """Stop rotating a key until `resume`; forced rotations still work."""
+        self._append(key, lambda head, _: _about(Event.PAUSED, None, head, reason=reason))
+
+    def resume(self, key: str, reason: str) -> None:
+        """End a pause; also lets a key that waits for a person be tried again."""
+        self._append(key, lambda head, _: _about(Event.RESUMED, None, head, reason=reason))
+
+    def schedule_destroy(self, key: str, number: int, policy: KeyPolicy, now: datetime, reason: str) -> datetime:
+        """Ask for a version's destruction; a tick carries it out once it has waited. Returns when."""
+        if policy.destroy_after_days is None:
+            raise RefusedError(
+                f"the policy of {key} never destroys",
+                "set destroy_after_days in the policy: the days it can be cancelled",
+            )
+        destroy_at = now + timedelta(days=policy.destroy_after_days)
+
+        def draft(head: Head, history: History) -> Draft:
+            record = lifecycle.version_of(key, history.versions, number)
+            lifecycle.check_destroy(key, history.versions, record, policy, now)
+            if record.destroy_at is not None:
+                raise RefusedError(
+                    f"version {number} of {key} is scheduled already", f"for {record.destroy_at:%Y-%m-%d}"
+                )
+            scheduled = replace(record, destroy_at=destroy_at)
+            return self._rescheduled(Event.DESTROY_SCHEDULED, scheduled, head, history, policy, reason)
+
+        self._append(key, draft)
+        return destroy_at
+
+    def cancel_destroy(self, key: str, number: int, policy: KeyPolicy, reason: str) -> None:
+        """Take back an asked-for destruction."""
+
+        def draft(head: Head, history: History) -> Draft:
+            record = lifecycle.version_of(key, history.versions, number)
+            if record.destroy_at is None:
+                raise RefusedError(f"version {number} of {key} is not scheduled for destruction", "see `status`")
+            kept = replace(record, destroy_at=None)
+            return self._rescheduled(Event.DESTROY_CANCELLED, kept, head, history, policy, reason)
+
+        self._append(key, draft)
+
+    def repair(self, key: str, reason: str) -> int:
+        """Start a new segment behind objects that are no entries of ours, naming each. Returns how many.
+
+        Nothing is overwritten. Raises IntegrityError if the store knows entries that are gone: they cannot be repaired.
+        """
+        head = _last_good(self._journal, key)
+        junk = junk_after(self._journal.ledger, key, head, self._journal.keyring.trust)
+        anchor = self._store.observe(key).anchor
+        if anchor is not None and self._journal.genuine(key, anchor) and anchor.sequence >= head.next_sequence:
+            raise IntegrityError(
+                f"the store names entry {anchor.sequence} of {key}, the good ones end at {head.next_sequence - 1}",
+                "put the manifest back from a copy; it cannot be made up",
+            )
+        if junk:
+            draft = _about(Event.REPAIRED, None, head, reason=reason)
+            behind = replace(head, next_sequence=head.next_sequence + len(junk))
+            head = self._journal.append(key, behind, replace(draft, junk=junk))
+        if head.entry is not None and self._store.observe(key).exists:
+            self._store.write_anchor(key, self._journal.anchor(key, head))
+        return len(junk)
+
+    def _rescheduled(
+        self,
+        event: Event,
+        record: VersionRecord,
+        head: Head,
+        history: History,
+        policy: KeyPolicy,
+        reason: str,
+    ) -> Draft:
+        versions = history.with_changes([record])
+        attention = lifecycle.attention_at(versions.values(), policy)
+        return replace(_about(event, record, head, changes=(record,), reason=reason), attention_at=attention)
+
+    def _append(self, key: str, make: Callable[[Head, History], Draft]) -> Head:
+        for _ in range(APPEND_ATTEMPTS):
+            seen = self._store.observe(key)
+            heads = list(self._journal.chain(key))
+            if not heads:
+                raise NotFoundError(f"there is no manifest of {key}", "see `status` for the keys there are")
+            if seen.anchor is not None:
+                self._journal.head(key, seen.anchor, current=False)
+            history = History([head.entry for head in heads if head.entry])
+            try:
+                head = self._journal.append(key, heads[-1], make(heads[-1], history))
+            except ConflictError:
+                continue
+            claim = head.state.claim
+            anchor = self._journal.anchor(key, head, attention_at=claim.lease_until if claim else None)
+            self._store.write_anchor(key, anchor)
+            return head
+        raise ConflictError(f"the manifest of {key} keeps growing", "run it again")
+
+
+def _about(
+    event: Event,
+    record: VersionRecord | None,
+    head: Head,
+    *,
+    changes: tuple[VersionRecord, ...] = (),
+    reason: str = "",
+) -> Draft:
+    return Draft(
+        event,
+        number=record.number if record else 0,
+        version_id=record.version_id if record else "",
+        fingerprint=record.fingerprint if record else "",
+        reason=reason,
+        changes=changes,
+        attention_at=head.state.attention_at,
+    )
+
+
+def _last_good(journal: Journal, key: str) -> Head:
+    head = Head(None, "", 1)
+    try:
+        for head in journal.chain(key):  # noqa: B007  # the last one that is good is wanted
+            pass
+    except IntegrityError:
+        pass
+    return head

@@ -1,0 +1,54 @@
+"""Every error that leaves this library: what failed, expected against got, and what to do about it.
+
+Stores and ledgers translate what their SDK raises into these, once; nothing provider-shaped escapes them.
+The children are told apart because what a caller may do differs: a `ThrottledError` or an `UnavailableError`
+may be tried again later, a `ConflictError` means look again, the rest wait for a person.
+"""
+
+
+class KmsError(Exception):
+    """Something failed. `message` says what, `hint` says what to do."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[type["KmsError"], tuple[str, str]]:
+        return type(self), (self.message, self.hint)
+
+
+class DeniedError(KmsError):
+    """The credentials in use lack a permission."""
+
+
+class NotFoundError(KmsError):
+    """A key, version or entry that should be there is not."""
+
+
+class ExistsError(KmsError):
+    """Something that must be new is there already."""
+
+
+class ThrottledError(KmsError):
+    """The store asked us to slow down, and went on asking after the SDK's own retries."""
+
+
+class UnavailableError(KmsError):
+    """The store or the ledger could not be reached, or could not do its work (a full disk, a time-out)."""
+
+
+class ConflictError(KmsError):
+    """The world moved on between looking and acting: look again."""
+
+
+class IntegrityError(KmsError):
+    """Something is not what was written: a bad signature, a broken chain, another key's material."""
+
+
+class ConfigurationError(KmsError):
+    """Settings, a policy file or a folder that cannot be used as it is. Nothing was changed."""
+
+
+class RefusedError(KmsError):
+    """A request that would lose or expose something, or that makes no sense for this key. Nothing was changed."""

@@ -1,0 +1,248 @@
+"""Many keys: what is due, one outcome per key, bounded in concurrency and time. One bad key never stops the others.
+
+A fleet run is a plan, then one work item per key that is due. Here the items go to a pool of threads; past one
+machine the same items can go to a queue. `rotate_one` does not know which.
+"""
+
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from . import due, lifecycle
+from .errors import KmsError, NotFoundError
+from .manifest import History
+from .model import Anchor, InventoryRow, Operation, Outcome, Status
+from .plan import Work
+from .policy import KeyPolicy, RotationPolicy, Tick
+from .rotation import Run, Tools
+
+log = logging.getLogger(__name__)
+
+FAILING = {Status.FAILED}
+Progress = Callable[[Outcome], None]
+
+
+class Planned(Struct, frozen=True):
+    """What a run means to do about one key, and why."""
+
+    key: str
+    verdict: due.Verdict
+    policy: KeyPolicy | None
+    anchor: Anchor | None
+    exists: bool
+    number: int = 0
+
+
+class Order(Struct, frozen=True):
+    """What a fleet run was asked for."""
+
+    keys: tuple[str, ...] = ()
+    """Empty for every key."""
+    force: bool = False
+    request: str = ""
+    reason: str = ""
+
+
+class Limits(Struct, frozen=True):
+    """How much a run may do at once, and for how long it begins new work."""
+
+    concurrency: int = 4
+    budget_seconds: float | None = None
+
+
+class Report(Struct, frozen=True):
+    """What a fleet run did: one outcome per key, in the keys' order."""
+
+    started_at: datetime
+    finished_at: datetime
+    policy: str
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def failed(self) -> bool:
+        return any(outcome.status in FAILING for outcome in self.outcomes)
+
+    def counts(self) -> dict[str, int]:
+        """How many keys ended how; every status that occurred, in a fixed order."""
+        found = [outcome.status for outcome in self.outcomes]
+        return {status.value: found.count(status) for status in Status if status in found}
+
+
+class Fleet:
+    """All keys of one store under one policy."""
+
+    def __init__(
+        self, tools: Tools, policy: RotationPolicy, tick: Tick, limits: Limits, monotonic: Callable[[], float]
+    ) -> None:
+        self.tools = tools
+        self.policy = policy
+        self.tick = tick
+        self.limits = limits
+        self._monotonic = monotonic
+
+    def plan(self, order: Order, now: datetime) -> list[Planned]:
+        """What a run at `now` would do, from the store's listing alone. Changes nothing.
+
+        Raises NotFoundError if the order names a key that neither the store nor the policy knows.
+        """
+        rows = {row.key: row for row in self.tools.store.inventory()}
+        names = sorted({*rows, *self.policy.keys})
+        if order.keys:
+            missing = [key for key in order.keys if key not in rows and key not in self.policy.keys]
+            if missing:
+                raise NotFoundError(f"there is no key {missing[0]!r}", "see `status` for the keys there are")
+            names = sorted(set(order.keys))
+        return [self._planned(name, rows.get(name), order, now) for name in names]
+
+    def run(self, order: Order, *, progress: Progress = lambda _: None) -> Report:
+        """Plan, then rotate what is due. Time is taken once; what does not fit into the budget is deferred."""
+        now = self.tools.clock()
+        planned = self.plan(order, now)
+        outcomes = {item.key: _untouched(item) for item in planned if item.verdict.status is not Status.DUE}
+        for outcome in outcomes.values():
+            progress(outcome)
+        todo = sorted((i for i in planned if i.verdict.status is Status.DUE), key=_oldest_first)
+        outcomes.update((outcome.key, outcome) for outcome in self._rotate(todo, order, now, progress))
+        done = tuple(outcomes[item.key] for item in planned)
+        return Report(now, self.tools.clock(), self.tools.policy_digest, done)
+
+    def _planned(self, key: str, row: InventoryRow | None, order: Order, now: datetime) -> Planned:
+        policy = self.policy.keys.get(key)
+        verdict = due.assess(row, key, policy, now, self.tick)
+        anchor = row.anchor if row else None
+        if row is not None and not self._trustworthy(row):
+            verdict = due.Verdict(Status.DUE, "what is stored beside the key is not what we wrote there")
+        if order.force and policy is not None:
+            verdict = due.Verdict(Status.DUE, order.reason or "forced")
+        exists = row is not None and row.newest > 0
+        return Planned(key, verdict, policy, anchor, exists, row.newest if row else 0)
+
+    def _trustworthy(self, row: InventoryRow) -> bool:
+        if row.ledger != self.tools.journal.ledger.address:
+            return False
+        return row.anchor is None or self.tools.journal.genuine(row.key, row.anchor)
+
+    def _rotate(self, todo: Sequence[Planned], order: Order, now: datetime, progress: Progress) -> Iterable[Outcome]:
+        started = self._monotonic()
+        budget = self.limits.budget_seconds
+
+        def work(item: Planned) -> Outcome:
+            if budget is not None and self._monotonic() - started >= budget:
+                outcome = Outcome(item.key, Status.DEFERRED, "no time left in this run: the next one takes it")
+            else:
+                outcome = rotate_one(self.tools, item, order, now, self.tick)
+            progress(outcome)
+            return outcome
+
+        with ThreadPoolExecutor(max_workers=max(1, self.limits.concurrency)) as pool:
+            try:
+                return list(pool.map(work, todo))
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+
+def rotate_one(tools: Tools, item: Planned, order: Order, now: datetime, tick: Tick) -> Outcome:
+    """One key of a run, whatever happens: its rotation if it is due, then what is scheduled for its old versions."""
+    try:
+        outcome = Run(tools, _work(item, order, now, tick), item.policy, anchor=item.anchor).execute()
+        outcome = replace(outcome, why=item.verdict.reason)
+        return _housekeeping(tools, item, outcome)
+    except KmsError as problem:
+        log.warning("key failed", extra={"key": item.key, "problem": problem.message})
+        return _failed(item, problem.message, problem.hint)
+    except Exception as bug:  # noqa: BLE001  # one bad key never stops the others, not even by a bug of ours
+        # The text of an unknown error might hold anything, so only its kind is told.
+        log.error("key failed", extra={"key": item.key, "problem": type(bug).__name__})  # noqa: TRY400  # see above
+        hint = "this is a bug of ours: please report it"
+        return _failed(item, f"unexpected {type(bug).__name__}", hint)
+
+
+def _failed(item: Planned, message: str, hint: str) -> Outcome:
+    return Outcome(item.key, Status.FAILED, message, item.verdict.reason, item.number, hint)
+
+
+def _work(item: Planned, order: Order, now: datetime, tick: Tick) -> Work:
+    if item.policy is None:
+        # Nothing is rotated without a policy; what an earlier run left open is still brought to its end.
+        operation, limit = Operation.ROTATE, datetime.min.replace(tzinfo=UTC)
+    elif not item.exists:
+        if not item.policy.create:
+            raise NotFoundError(
+                f"{item.key} does not exist, and its policy does not say create = true",
+                "a typo? otherwise `create` it, `import` it, or set create = true",
+            )
+        operation, limit = Operation.CREATE, None
+    else:
+        operation, limit = Operation.ROTATE, due.cutoff(item.key, item.policy, now, tick)
+    return Work(
+        key=item.key,
+        run=uuid.uuid4().hex,
+        operation=operation,
+        cutoff=limit,
+        forced=order.force and operation is Operation.ROTATE,
+        request=order.request if order.force else "",
+        reason=order.reason,
+    )
+
+
+def _housekeeping(tools: Tools, item: Planned, outcome: Outcome) -> Outcome:
+    """Carry out what is scheduled for old versions: destructions asked for, retirements whose grace has passed."""
+    if not _scheduled(tools, item) or item.policy is None or outcome.status is Status.IN_PROGRESS:
+        return outcome
+    notes = list(outcome.notes)
+    for work in _scheduled_work(tools, item.key, item.policy):
+        done = Run(tools, work, item.policy).execute()
+        notes.append(done.message)
+        if done.status is Status.FAILED:
+            return replace(done, notes=tuple(notes))
+    return replace(outcome, notes=tuple(notes))
+
+
+def _scheduled(tools: Tools, item: Planned) -> bool:
+    at = item.anchor.attention_at if item.anchor else None
+    return at is not None and at <= tools.clock()
+
+
+def _scheduled_work(tools: Tools, key: str, policy: KeyPolicy) -> list[Work]:
+    now = tools.clock()
+    records = History(tools.journal.history(key)).versions.values()
+    work = [
+        Work(key, uuid.uuid4().hex, Operation.DESTROY, number=record.number, reason="scheduled")
+        for record in lifecycle.destroyable(records, now)
+    ]
+    if lifecycle.retirable(records, policy, now):
+        work.append(Work(key, uuid.uuid4().hex, Operation.RETIRE, reason="the policy keeps fewer versions"))
+    return work
+
+
+_UNTOUCHED = {
+    Status.DUE: "would be rotated",
+    Status.NOT_DUE: "not due",
+    Status.WAITING: "waits for its window",
+    Status.PAUSED: "not rotated",
+    Status.UNMANAGED: "not rotated",
+}
+
+
+def _untouched(item: Planned) -> Outcome:
+    verdict = item.verdict
+    message = _UNTOUCHED[verdict.status]
+    if verdict.next_at is not None:
+        message += f" until {verdict.next_at:%Y-%m-%d %H:%M} UTC"
+    return Outcome(item.key, verdict.status, message, verdict.reason, item.number, next_at=verdict.next_at)
+
+
+def _oldest_first(item: Planned) -> tuple[datetime, str]:
+    since = item.anchor.active_since if item.anchor else None
+    return since or datetime.min.replace(tzinfo=UTC), item.key
+
+
+def dry_run(planned: Iterable[Planned]) -> tuple[Outcome, ...]:
+    """What a plan says, as outcomes."""
+    return tuple(_untouched(item) for item in planned)

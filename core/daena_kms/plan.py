@@ -1,0 +1,392 @@
+"""The rotation protocol as one pure function: what the manifest says and what the store shows -> the one next step.
+
+Resuming after a crash is the same code as a first run: nothing is remembered but what this run holds in memory
+(`Work`). The rules, and why each is needed, are explored exhaustively in `tests/model`: two runs that may stop or
+sleep anywhere, on stores with and without compare-and-set.
+
+- Claim before you act; the claim is a conditional append, and names the one material its number may ever have.
+- A take-over that finds the claimed material goes on with it; one that does not burns the number.
+- Nothing is promoted that this run has not read back and verified.
+- What ends a rotation also names every claimed version that lies in the store and that no entry knows.
+- At rest, what readers get is compared with the manifest, and mended where a late writer got in between.
+- Whatever no claim names is drift: reported, never touched.
+"""
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from .model import Burnt, Claim, KeyState, Observed, Operation, Status, StoredVersion, VersionRecord
+
+FAILURES_BEFORE_A_PERSON = 3
+FIRST_BACK_OFF = timedelta(hours=1)
+_ROTATIONS = uuid.UUID("6f0f3ad1-54f4-5f5f-9f49-6c8b6d9d2a10")
+
+DRIFT_HINT = "find out who wrote it; `daena-key-rotate adopt KEY` takes it in as it is, nothing is touched without"
+MISSING_HINT = (
+    "check provider, region and project, and whether somebody deleted it; `create KEY --anew` starts it again"
+)
+
+
+class Work(Struct, frozen=True):
+    """What a run wants of one key, and what it holds in memory."""
+
+    key: str
+    run: str
+    operation: Operation
+    number: int = 0
+    """The version that is changed, or rolled back to; 0 where the operation makes its own."""
+    cutoff: datetime | None = None
+    """ROTATE: only if the active version is active since this time or longer; None = in any case."""
+    forced: bool = False
+    anew: bool = False
+    """CREATE: also if the manifest knows the key already and the store has lost it."""
+    created: datetime | None = None
+    """IMPORT, ADOPT: since when the material is in use."""
+    request: str = ""
+    reason: str = ""
+    claimed: bool = False
+    """This run has made its own claim: it makes no second one for the same work."""
+    holding: str = ""
+    """Fingerprint of the material in this run's memory."""
+    verified: str = ""
+    """Fingerprint of what this run has read back and verified."""
+    rejected: str = ""
+    """Why the check of what is staged failed."""
+
+
+class View(Struct, frozen=True):
+    """The manifest's state and the store's, as this run saw them, perhaps out of date."""
+
+    state: KeyState
+    seen: Observed
+    settled: bool = False
+    """The manifest did not change while the store was looked at: what does not fit is really so."""
+    known: Mapping[int, str] | None = None
+    """Number -> fingerprint of every version that was ever active; read only when something does not fit."""
+    requests: frozenset[str] | None = None
+    """Every request id that is in the manifest; read only for work that carries one."""
+
+
+class Claiming(Struct, frozen=True):
+    """Append a claim. `burning` is the claim whose number is given up by it."""
+
+    operation: Operation
+    number: int
+    planned: int
+    source: int = 0
+    request: str = ""
+    reason: str = ""
+    burning: Claim | None = None
+
+
+class TakeOver(Struct, frozen=True):
+    """Append `…-resumed`: the same claim, held by this run."""
+
+
+class Stage(Struct, frozen=True):
+    """Lay down the material in memory under the claimed number."""
+
+
+class Verify(Struct, frozen=True):
+    """Read a version back and prove that it is what was claimed and that it encrypts and decrypts."""
+
+    version: StoredVersion
+
+
+class Promote(Struct, frozen=True):
+    """Make a version what readers get, if they get `planned` now."""
+
+    version: StoredVersion
+    planned: StoredVersion | None
+
+
+class Finish(Struct, frozen=True):
+    """Append what ends the claim, naming the strays; clear what is still staged."""
+
+    version: StoredVersion
+    strays: tuple[StoredVersion, ...]
+
+
+class Apply(Struct, frozen=True):
+    """Carry out the claimed change of a version, and append that it is done."""
+
+
+class Discard(Struct, frozen=True):
+    """Take away what failed its check, and append that; the number is burnt."""
+
+    reason: str
+    version: StoredVersion | None = None
+
+
+class Adopt(Struct, frozen=True):
+    """Append that versions which a late writer published are known. `active`: readers get this one, and may keep it."""
+
+    strays: tuple[StoredVersion, ...]
+    active: StoredVersion | None = None
+
+
+class Republish(Struct, frozen=True):
+    """Publish the active version again: an older one is on top."""
+
+    version: StoredVersion
+
+
+class Tidy(Struct, frozen=True):
+    """Take away staged copies that belong to no open claim."""
+
+    orphans: tuple[StoredVersion, ...]
+
+
+class Look(Struct, frozen=True):
+    """Look again, and make sure that the manifest stands still meanwhile."""
+
+
+class Refuse(Struct, frozen=True):
+    """Stop: something is there that nobody claimed, or is missing."""
+
+    message: str
+    hint: str
+
+
+class Done(Struct, frozen=True):
+    """Nothing is left to do for this run."""
+
+    status: Status
+    message: str
+    retry_at: datetime | None = None
+    hint: str = ""
+
+
+Step = (
+    Claiming | TakeOver | Stage | Verify | Promote | Finish | Apply | Discard | Adopt | Republish | Tidy | Look
+    | Refuse | Done
+)  # fmt: skip
+
+
+def rotation_id(key: str, incarnation: int, number: int) -> str:
+    """The id of the work of making that version: the same whoever starts it, however often (UUIDv5)."""
+    return str(uuid.uuid5(_ROTATIONS, f"{key}\0{incarnation}\0{number}"))
+
+
+def back_off(failures: int) -> timedelta:
+    """How long to wait after that many failed checks in a row."""
+    return FIRST_BACK_OFF * (1 << (failures - 1))
+
+
+def next_step(work: Work, view: View, now: datetime, *, fenced: bool) -> Step:
+    """The one next step of a run that wants `work` and has seen `view`. `fenced`: promote is a compare-and-set."""
+    problem = None if work.operation is Operation.ADOPT else _unexplained(work, view, fenced=fenced)
+    if problem is not None:
+        return problem if view.settled else Look()
+    claim = view.state.claim
+    if claim is None:
+        return _at_rest(work, view, now, fenced=fenced)
+    if claim.run == work.run:
+        return _own_claim(work, view, claim, fenced=fenced)
+    if now < claim.lease_until:
+        held = f"{claim.operation} of version {claim.number} is in progress in another run"
+        return Done(Status.IN_PROGRESS, held, claim.lease_until, "if that run has died, its claim ends by itself")
+    return _expired_claim(view, claim)
+
+
+def _unexplained(work: Work, view: View, *, fenced: bool) -> Refuse | None:
+    """What readers get, or do not get, that the manifest cannot account for."""
+    state, newest = view.state, view.seen.newest
+    if newest is None:
+        starting = work.anew or (state.claim is not None and state.claim.operation is Operation.CREATE)
+        if state.active is None or starting:
+            return None
+        return Refuse(
+            f"the manifest says that version {state.active.number} is active, but the store has no such key",
+            MISSING_HINT,
+        )
+    if state.highest == 0:
+        return Refuse(
+            "the store has this key, but there is no manifest of it", "`daena-key-rotate adopt KEY` makes one"
+        )
+    if _claimed(state, newest) or (not fenced and _known(view, newest)):
+        return None
+    return Refuse(f"readers get version {newest.number or newest.version_id}, which no claim names", DRIFT_HINT)
+
+
+def _claimed(state: KeyState, version: StoredVersion) -> bool:
+    named: list[VersionRecord | Claim | Burnt | None] = [state.active, state.claim, *state.burnt]
+    return any(name is not None and version.holds(name.number, name.fingerprint) for name in named)
+
+
+def _known(view: View, version: StoredVersion) -> bool:
+    if view.known is None or version.number not in view.known:
+        return False
+    return version.holds(version.number, view.known[version.number])
+
+
+def strays(state: KeyState, seen: Observed) -> tuple[StoredVersion, ...]:
+    """Claimed versions that lie published in the store and that no entry knows: their numbers were burnt."""
+    found = (seen.published(burnt.number, burnt.fingerprint) for burnt in state.burnt)
+    return tuple(version for version in found if version is not None)
+
+
+def _at_rest(work: Work, view: View, now: datetime, *, fenced: bool) -> Step:
+    state, seen = view.state, view.seen
+    if work.operation is not Operation.ADOPT:
+        mending = _heal_fenced(work, state, seen) if fenced else _heal(state, seen)
+        if mending is not None:
+            return mending
+    if seen.staged:
+        return Tidy(seen.staged) if view.settled else Look()
+    if work.claimed:
+        return Done(Status.DONE, "done")
+    return _wanted(work, view, now)
+
+
+def _heal(state: KeyState, seen: Observed) -> Step | None:
+    """Append-only stores: adopt what was claimed, and publish the active version again if another is on top."""
+    if state.active is None or seen.newest is None or seen.newest.holds(state.active.number, state.active.fingerprint):
+        return None
+    if found := strays(state, seen):
+        return Adopt(found)
+    active = seen.published(state.active.number, state.active.fingerprint)
+    if active is None:
+        return Refuse(f"version {state.active.number} is active, but is not in the store", MISSING_HINT)
+    return Republish(active)
+
+
+def _heal_fenced(work: Work, state: KeyState, seen: Observed) -> Step | None:
+    """Compare-and-set stores: a late promotion of a burnt number was the last to win, and every later one would fail.
+
+    It goes forward, never back, so that version stays what readers get, once this run has verified it too.
+    """
+    newest = seen.newest
+    if newest is None or (state.active is not None and newest.number == state.active.number):
+        return None
+    if work.rejected:
+        return Refuse(f"readers get version {newest.number}, which fails its check: {work.rejected}", DRIFT_HINT)
+    if work.verified != _fingerprint(state, newest):
+        return Verify(newest)
+    return Adopt(tuple(v for v in strays(state, seen) if v.number != newest.number), newest)
+
+
+def _fingerprint(state: KeyState, version: StoredVersion) -> str:
+    return next(b.fingerprint for b in state.burnt if b.number == version.number)
+
+
+def _wanted(work: Work, view: View, now: datetime) -> Step:
+    state, seen = view.state, view.seen
+    if work.request and view.requests is None:
+        return Look()
+    if view.requests is not None and work.request in view.requests:
+        return Done(Status.NOT_DUE, f"request {work.request} was carried out before")
+    if not work.operation.makes_version:
+        return Claiming(work.operation, work.number, _number(seen.newest), request=work.request, reason=work.reason)
+    if work.operation is Operation.CREATE and state.active is not None and not work.anew:
+        return Done(Status.NOT_DUE, f"exists already, version {state.active.number}")
+    if work.operation in (Operation.ROTATE, Operation.ROLLBACK) and state.active is None:
+        return Refuse("there is no such key", "`create KEY` makes one, or `create = true` in its policy")
+    if not work.forced and (reason := _not_now(work, state, now)):
+        return reason
+    return Claiming(
+        work.operation,
+        state.highest + 1,
+        _number(seen.newest),
+        source=work.number,
+        request=work.request,
+        reason=work.reason,
+    )
+
+
+def _not_now(work: Work, state: KeyState, now: datetime) -> Done | None:
+    active = state.active
+    if state.paused:
+        return Done(Status.PAUSED, "rotation is paused: `resume` ends that")
+    if active is not None and work.cutoff is not None and active.active_since > work.cutoff:
+        return Done(Status.NOT_DUE, f"version {active.number} is young enough")
+    if state.failures >= FAILURES_BEFORE_A_PERSON:
+        return Done(
+            Status.FAILED,
+            f"{state.failures} new versions in a row failed their check: this key waits for a person",
+            hint="see `history KEY` for why; `resume KEY` or `rotate KEY --force` tries again",
+        )
+    if state.retry_at is not None and now < state.retry_at:
+        return Done(Status.WAITING, "the last new version failed its check; trying again later", state.retry_at)
+    return None
+
+
+def _own_claim(work: Work, view: View, claim: Claim, *, fenced: bool) -> Step:
+    if not claim.operation.makes_version:
+        return Apply()
+    state, seen = view.state, view.seen
+    published = seen.published(claim.number, claim.fingerprint)
+    live = published is not None and (not fenced or (seen.newest is not None and seen.newest.number == claim.number))
+    staged = next((v for v in seen.staged if v.holds(claim.number, claim.fingerprint)), None)
+    if work.rejected:
+        if live:
+            return Refuse(f"version {claim.number} is live, but fails its check: {work.rejected}", DRIFT_HINT)
+        return Discard(work.rejected, next((v for v in seen.staged if v.number == claim.number), None))
+    found = published if live else staged
+    if found is not None and work.verified != claim.fingerprint:
+        return Verify(found)
+    if published is not None and live:
+        return Finish(published, strays(state, seen))
+    if staged is not None:
+        return Promote(staged, seen.newest)
+    return _restart(work, view, claim, fenced=fenced)
+
+
+def _restart(work: Work, view: View, claim: Claim, *, fenced: bool) -> Step:
+    """The claimed material is nowhere in the store: lay it down, or give its number up."""
+    squatter = next((v for v in view.seen.staged if v.number == claim.number), None)
+    if squatter is not None and fenced:
+        return Discard("what lies staged under this number is not the claimed material", squatter)
+    if work.holding == claim.fingerprint:
+        return Stage()
+    return _burn(view, claim)
+
+
+def _expired_claim(view: View, claim: Claim) -> Step:
+    if not claim.operation.makes_version:
+        return TakeOver()
+    lying = (*view.seen.staged, *view.seen.versions)
+    if any(version.holds(claim.number, claim.fingerprint) for version in lying):
+        return TakeOver()
+    return _burn(view, claim)
+
+
+def _burn(view: View, claim: Claim) -> Step:
+    """A number belongs to one material for ever; it is lost, so the next number gets material of its own."""
+    if claim.operation is Operation.IMPORT:
+        return Discard("the imported material was lost with the run that brought it: import it again")
+    return Claiming(
+        claim.operation,
+        view.state.highest + 1,
+        _number(view.seen.newest),
+        source=claim.source,
+        request=claim.request,
+        reason=claim.reason,
+        burning=claim,
+    )
+
+
+def _number(version: StoredVersion | None) -> int:
+    return version.number if version is not None else 0
+
+
+def with_staged(view: View, stored: StoredVersion) -> View:
+    """The view once `stored` was laid down."""
+    others = tuple(v for v in view.seen.staged if v.version_id != stored.version_id)
+    return replace(view, seen=replace(view.seen, exists=True, staged=(*others, stored)))
+
+
+def with_promoted(view: View, stored: StoredVersion) -> View:
+    """The view once `stored` won its compare-and-set: nobody else's promotion came between."""
+    versions = tuple(v for v in view.seen.versions if v.number != stored.number)
+    staged = tuple(v for v in view.seen.staged if v.number != stored.number)
+    return replace(view, seen=replace(view.seen, newest=stored, versions=(*versions, stored), staged=staged))
+
+
+def without_staged(view: View) -> View:
+    """The view once everything staged was taken away."""
+    return replace(view, seen=replace(view.seen, staged=()))

@@ -1,0 +1,511 @@
+"""One run on one key: look, ask the plan for the one next step, take it, and so on until nothing is left to do.
+
+Every side effect is in a method named after its step. None of them decides anything: `plan.next_step` does.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, NoReturn
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from . import changes, plan
+from .errors import ConfigurationError, ConflictError, IntegrityError, KmsError, NotFoundError, RefusedError
+from .journal import TAMPERED, Journal
+from .lifecycle import attention_at, check_rollback
+from .manifest import EMPTY, ENDING, Draft, Entry, Event, Head, History
+from .material import KeyMaterial
+from .model import (
+    Anchor,
+    Claim,
+    KeySpec,
+    KeyState,
+    Observed,
+    Operation,
+    Outcome,
+    State,
+    Status,
+    StoredVersion,
+    VersionRecord,
+)
+from .plan import View, Work
+from .policy import KeyPolicy
+from .stores.base import KeyStore, NewVersion, Prepared
+from .verification import VERIFIED, verify
+
+log = logging.getLogger(__name__)
+
+STEP_LIMIT = 60
+SETTLE_LIMIT = 10
+_ENDED_AS = {Operation.CREATE: Status.CREATED, Operation.ROTATE: Status.ROTATED}
+
+
+class Tools(Struct, frozen=True):
+    """What every run is handed. Nothing here is made by the run itself."""
+
+    store: KeyStore
+    journal: Journal
+    clock: Callable[[], datetime]
+    lease: timedelta
+    """How long a claim holds: longer than every call's time-out and the clocks' skew together."""
+    call_timeout: timedelta
+    policy_digest: str = ""
+
+
+class Run:
+    """One run on one key."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        work: Work,
+        policy: KeyPolicy | None,
+        *,
+        anchor: Anchor | None = None,
+        material: KeyMaterial | None = None,
+    ) -> None:
+        self.tools = tools
+        self.store = tools.store
+        self.journal = tools.journal
+        self.key = work.key
+        self.work = work
+        self.policy = policy
+        self.material = material
+        self.head: Head = EMPTY
+        self.view: View | None = None
+        self.notes: list[str] = []
+        self.ended: Entry | None = None
+        self._hint = anchor
+        self._from_inventory = anchor is not None
+        self._prepared: Prepared | None = None
+        self._failure: Outcome | None = None
+
+    def execute(self) -> Outcome:
+        """Do all that is to be done, and say how it ended. Raises the children of KmsError; never half-hearted."""
+        for _ in range(STEP_LIMIT):
+            try:
+                view = self.view = self.view or self._look(settle=False)
+                step = plan.next_step(self.work, view, self.tools.clock(), fenced=self.store.fenced)
+                log.debug("step", extra={"key": self.key, "step": type(step).__name__})
+                if isinstance(step, plan.Done):
+                    return self._done(step)
+                self.view = self._take(step, view)
+            except ConflictError as problem:
+                log.info("conflict, looking again", extra={"key": self.key, "problem": problem.message})
+                self.view, self._from_inventory = None, False
+        raise ConflictError(f"{self.key} kept changing while we looked", "run it again; see `history` for who writes")
+
+    def _take(self, step: plan.Step, view: View) -> View | None:
+        steps: dict[type, Callable[[Any, View], View | None]] = {
+            plan.Look: lambda _, __: self._look(settle=True),
+            plan.Refuse: self._refuse,
+            plan.Claiming: self._claim,
+            plan.TakeOver: self._take_over,
+            plan.Stage: self._stage,
+            plan.Verify: self._verify,
+            plan.Promote: self._promote,
+            plan.Finish: self._finish,
+            plan.Apply: self._apply,
+            plan.Discard: self._discard,
+            plan.Adopt: self._adopt,
+            plan.Republish: self._republish,
+            plan.Tidy: self._tidy,
+        }
+        return steps[type(step)](step, view)
+
+    def _refuse(self, step: plan.Refuse, _: View) -> NoReturn:
+        raise IntegrityError(f"{self.key}: {step.message}", step.hint.replace("KEY", self.key))
+
+    # --- looking
+
+    def _look(self, *, settle: bool) -> View:
+        """Read the manifest's head, then the store; with `settle`, until the manifest stood still meanwhile."""
+        self.head = self._read_head(current=settle or not self._from_inventory)
+        seen = self._observe()
+        if not settle:
+            return View(self.head.state, seen)
+        for _ in range(SETTLE_LIMIT):
+            before = self.head
+            self.head = self._read_head(current=True)
+            if self.head == before:
+                history = History(self.journal.history(self.key))
+                known = {number: record.fingerprint for number, record in history.versions.items()}
+                return View(self.head.state, seen, True, known, frozenset(history.requests))
+            seen = self._observe()
+        raise ConflictError(f"the manifest of {self.key} keeps growing")
+
+    def _read_head(self, *, current: bool) -> Head:
+        if self.work.operation is Operation.ADOPT and not self.journal.ledger.sequences(self.key):
+            return EMPTY  # what the store says of a manifest that is lost does not stand in the way of a new one
+        return self.journal.head(self.key, self._hint, current=current)
+
+    def _observe(self) -> Observed:
+        seen = self.store.observe(self.key)
+        if seen.ledger not in ("", self.journal.ledger.address):
+            raise ConfigurationError(
+                f"{self.key} belongs to the manifest at {seen.ledger}, not to {self.journal.ledger.address}",
+                "set DAENA_MANIFEST_URL to the key's own; two manifests for one key would lose versions",
+            )
+        if seen.anchor is not None and not (self.work.operation is Operation.ADOPT and self.head.entry is None):
+            self._check_anchor(seen.anchor)
+        return seen
+
+    def _check_anchor(self, anchor: Anchor) -> None:
+        """The head stored beside the key must lie on this chain."""
+        if not self.journal.genuine(self.key, anchor):
+            raise IntegrityError(f"the manifest head stored beside {self.key} was not written by us", TAMPERED)
+        if self.head.entry is not None and anchor.sequence == self.head.entry.sequence:
+            if anchor.hash != self.head.hash:
+                raise IntegrityError(f"entry {anchor.sequence} of {self.key} was replaced", TAMPERED)
+            return
+        self.journal.head(self.key, anchor, current=False)
+        if self.head.next_sequence <= anchor.sequence:
+            raise ConflictError("the manifest went on meanwhile")
+
+    # --- the steps
+
+    def _claim(self, step: plan.Claiming, view: View) -> View:
+        try:
+            held = self._claim_record(step, view)
+        except (NotFoundError, RefusedError) as problem:
+            if step.burning is None:
+                raise
+            return self._discard(
+                plan.Discard(problem.message), view
+            )  # nobody will ever be able to carry that claim out
+        event = Event.ROTATION_STARTED if step.operation.makes_version else Event.CHANGE_STARTED
+        if view.state.policy not in ("", self.tools.policy_digest):
+            self.notes.append(f"the policy changed since the last claim ({view.state.policy[:12]})")
+        self._append(_draft(event, held, view.state, claim=held))
+        own = step.burning is None
+        self.work = replace(self.work, holding=held.fingerprint, claimed=self.work.claimed or own, rejected="")
+        if self.work.forced or not step.operation.makes_version:
+            self._write_anchor(attention=held.lease_until)
+        return self._with_head(view)
+
+    def _claim_record(self, step: plan.Claiming, view: View) -> Claim:
+        now = self.tools.clock()
+        claim = Claim(
+            operation=step.operation,
+            number=step.number,
+            run=self.work.run,
+            lease_until=now + self.tools.lease,
+            policy=self.tools.policy_digest,
+            planned=step.planned,
+            request=step.request,
+            source=step.source,
+            reason=step.reason,
+        )
+        if not step.operation.makes_version:
+            return replace(claim, made_at=self.work.created)
+        given, made_at = self._given_material(step, now)
+        spec = KeySpec.of_length(len(given)) if given is not None else self._policy().spec
+        self._prepared = self.store.prepare(self.key, step.number, spec, given)
+        anew = step.operation is Operation.CREATE and view.state.active is not None
+        return replace(
+            claim,
+            rotation_id=plan.rotation_id(self.key, view.state.incarnation + anew, step.number),
+            fingerprint=self.journal.keyring.fingerprints.of(self.key, self._prepared.material),
+            spec=spec.name,
+            made_at=made_at,
+        )
+
+    def _given_material(self, step: plan.Claiming, now: datetime) -> tuple[KeyMaterial | None, datetime]:
+        """The material that the new version must have, if it is not to be fresh, and when it was made."""
+        if step.operation is Operation.IMPORT:
+            return self.material, self.work.created or now
+        if step.operation is Operation.ROLLBACK:
+            record = changes.record_of(self, step.source)
+            check_rollback(self.key, record)
+            return self.store.read(self.key, changes.location(record)), record.made_at
+        return None, now
+
+    def _policy(self) -> KeyPolicy:
+        if self.policy is None:
+            raise ConfigurationError(f"no policy names {self.key}", "add it to the policy file first")
+        return self.policy
+
+    def _take_over(self, _: plan.TakeOver, view: View) -> View:
+        held = replace(_open(view), run=self.work.run, lease_until=self.tools.clock() + self.tools.lease)
+        event = Event.ROTATION_RESUMED if held.operation.makes_version else Event.CHANGE_RESUMED
+        self._append(_draft(event, held, view.state, claim=held))
+        self.notes.append(f"took over the {held.operation} of version {held.number} that another run left open")
+        return self._with_head(view)
+
+    def _stage(self, _: plan.Stage, view: View) -> View:
+        claim = _open(view)
+        if self._prepared is None:
+            raise AssertionError("a run stages only what it holds")
+        version = NewVersion(claim.number, claim.rotation_id, claim.fingerprint, claim.spec)
+        return plan.with_staged(view, self.store.stage(self.key, version, self._prepared))
+
+    def _verify(self, step: plan.Verify, view: View) -> View:
+        version = step.version
+        spec, fingerprint = _expected(view.state, version)
+        try:
+            material = self.store.read(self.key, version)
+            verify(self.key, spec, fingerprint, material, self.journal.keyring.fingerprints)
+        except NotFoundError as problem:
+            raise ConflictError(f"what was staged is gone: {problem.message}") from None
+        except (IntegrityError, RefusedError) as problem:
+            self.work = replace(self.work, rejected=problem.message)
+        else:
+            self.work = replace(self.work, verified=fingerprint)
+        return view
+
+    def _promote(self, step: plan.Promote, view: View) -> View:
+        if not self.store.fenced:
+            self._last_look(view)
+        try:
+            promoted = self.store.promote(self.key, step.version, step.planned)
+        except NotFoundError as problem:
+            raise ConflictError(f"what was staged is gone: {problem.message}") from None
+        if self.store.fenced:
+            return plan.with_promoted(view, promoted)
+        return replace(view, seen=self._observe())
+
+    def _last_look(self, view: View) -> None:
+        """A store without compare-and-set: right before the write, the claim must be the head, with time to spare."""
+        claim = view.state.claim
+        if self._read_head(current=True) != self.head:
+            raise ConflictError("the manifest has moved on")
+        if claim is not None and self.tools.clock() + self.tools.call_timeout >= claim.lease_until:
+            raise ConflictError("the claim's lease ends before the write would")
+
+    def _finish(self, step: plan.Finish, view: View) -> View:
+        claim, now, version = _open(view), self.tools.clock(), step.version
+        records = [*self._replaced(claim, now, view), *_adopted(view.state, step.strays, now)]
+        since = claim.made_at if claim.operation is Operation.IMPORT and claim.made_at else now
+        active = VersionRecord(
+            number=claim.number,
+            version_id=version.version_id,
+            fingerprint=claim.fingerprint,
+            spec=claim.spec,
+            state=State.ACTIVE,
+            made_at=claim.made_at or now,
+            active_since=since,
+            source=claim.source,
+        )
+        records = [active, *records]
+        attention = view.state.attention_at
+        if self.policy is not None and self.policy.keep_versions is not None:
+            records, attention = changes.retire_with(self, records, now)
+        draft = _draft(ENDING[claim.operation], claim, view.state, version_id=version.version_id, verified=VERIFIED)
+        self._append(replace(draft, changes=tuple(records), attention_at=attention))
+        self.ended = self.head.entry
+        self.notes += [f"version {stray.number} of a run that was given up is known now" for stray in step.strays]
+        for leftover in view.seen.staged:
+            self.store.discard(self.key, leftover)
+        return self._with_head(plan.without_staged(view))
+
+    def _replaced(self, claim: Claim, now: datetime, view: View) -> list[VersionRecord]:
+        """The records of what was active before: decrypt-only from now on, or lost with the key that was made anew."""
+        active = view.state.active
+        if active is None:
+            return []
+        if claim.operation is Operation.CREATE:
+            history = History(self.journal.history(self.key))
+            living = [v for v in history.versions.values() if v.state is not State.DESTROYED]
+            return [replace(v, state=State.DESTROYED, lost=True, deactivated_at=now) for v in living]
+        return [replace(active, state=State.DECRYPT_ONLY, deactivated_at=now)]
+
+    def _apply(self, _: plan.Apply, view: View) -> View | None:
+        claim = _open(view)
+        try:
+            records = changes.apply(self, claim, view)
+        except RefusedError as problem:
+            return self._discard(plan.Discard(problem.message), view)
+        history = History(self.journal.history(self.key))
+        attention = attention_at(history.with_changes(records).values(), self.policy)
+        subject = records[0] if records else None
+        draft = _draft(
+            ENDING[claim.operation],
+            claim,
+            view.state,
+            changes=tuple(records),
+            attention_at=attention,
+            version_id=subject.version_id if subject else "",
+            fingerprint=subject.fingerprint if subject else "",
+        )
+        self._append(draft)
+        self.ended = self.head.entry
+        return None
+
+    def _discard(self, step: plan.Discard, view: View) -> View:
+        claim, reason, version = _open(view), step.reason, step.version
+        if version is not None:
+            self.store.discard(self.key, version)
+        retry_at = None
+        if claim.operation.makes_version:
+            retry_at = self.tools.clock() + plan.back_off(view.state.failures + 1)
+        self._append(_draft(Event.DISCARDED, claim, view.state, reason=reason, retry_at=retry_at))
+        self._failure = Outcome(
+            self.key,
+            Status.FAILED,
+            f"{claim.operation} of version {claim.number} was given up: {reason}",
+            hint="the version that was active before still is",
+            next_at=retry_at,
+        )
+        self.work = replace(self.work, rejected="", claimed=True)
+        staged = tuple(v for v in view.seen.staged if v != version)
+        return self._with_head(replace(view, seen=replace(view.seen, staged=staged)))
+
+    def _adopt(self, step: plan.Adopt, view: View) -> View:
+        now = self.tools.clock()
+        records = _adopted(view.state, step.strays, now)
+        if step.active is not None:
+            (record,) = _adopted(view.state, (step.active,), now)
+            records.append(replace(record, state=State.ACTIVE, deactivated_at=None))
+            if view.state.active is not None:
+                records.append(replace(view.state.active, state=State.DECRYPT_ONLY, deactivated_at=now))
+        subject = records[0]
+        draft = Draft(
+            Event.ADOPTED,
+            number=subject.number,
+            version_id=subject.version_id,
+            fingerprint=subject.fingerprint,
+            reason="published late by a run that was given up",
+            verified=VERIFIED if step.active is not None else "",
+            changes=tuple(records),
+            attention_at=view.state.attention_at,
+        )
+        self._append(draft)
+        self.notes.append(f"version {subject.number} was published late by a run that was given up; it is known now")
+        return self._with_head(view)
+
+    def _republish(self, step: plan.Republish, view: View) -> None:
+        self._last_look(view)
+        published = self.store.promote(self.key, step.version, view.seen.newest)
+        active = view.state.active
+        if active is None:
+            raise AssertionError("only an active version is published again")
+        draft = Draft(
+            Event.REPUBLISHED,
+            number=active.number,
+            version_id=published.version_id,
+            fingerprint=active.fingerprint,
+            reason="an older version was on top",
+            changes=(replace(active, version_id=published.version_id),),
+            attention_at=view.state.attention_at,
+        )
+        self._append(draft)
+        self.notes.append(f"version {active.number} was published again: an older one was on top")
+
+    def _tidy(self, step: plan.Tidy, view: View) -> View:
+        for orphan in step.orphans:
+            self.store.discard(self.key, orphan)
+        self.notes.append(f"took away {len(step.orphans)} staged copies that no run needs")
+        return plan.without_staged(view)
+
+    # --- the end
+
+    def _done(self, done: plan.Done) -> Outcome:
+        if done.status is not Status.IN_PROGRESS:
+            self._write_anchor()
+        if self._failure is not None:
+            return replace(self._failure, notes=tuple(self.notes))
+        if self.ended is None or done.status is Status.FAILED:
+            notes = tuple(self.notes)
+            return Outcome(
+                self.key,
+                done.status,
+                done.message,
+                hint=done.hint,
+                next_at=done.retry_at,
+                notes=notes,
+                number=self._number(),
+            )
+        return self._ended_outcome(self.ended)
+
+    def _ended_outcome(self, entry: Entry) -> Outcome:
+        operation = next((o for o, event in ENDING.items() if event is entry.event), Operation.ROTATE)
+        return Outcome(
+            self.key,
+            _ENDED_AS.get(operation, Status.DONE),
+            describe(entry),
+            number=entry.number or self._number(),
+            rotation_id=entry.rotation_id,
+            recorded=self.journal.ledger.where(self.key, entry.sequence),
+            notes=tuple(self.notes),
+        )
+
+    def _number(self) -> int:
+        return self.head.state.active.number if self.head.state.active else 0
+
+    def _append(self, draft: Draft) -> None:
+        self.head = self.journal.append(self.key, self.head, draft)
+        self._from_inventory = False
+
+    def _with_head(self, view: View) -> View:
+        return replace(view, state=self.head.state, settled=False)
+
+    def _write_anchor(self, attention: datetime | None = None) -> None:
+        """Store the head beside the key, if it is not there. Best effort: the next tick does it again."""
+        exists = self.view is not None and self.view.seen.exists
+        if self.head.entry is None or not (exists or self.ended):
+            return
+        anchor = self.journal.anchor(self.key, self.head, attention_at=attention)
+        if self.view is not None and self.view.seen.anchor == anchor:
+            return
+        try:
+            self.store.write_anchor(self.key, anchor)
+        except KmsError as problem:
+            self.notes.append(f"the manifest head could not be stored beside the key: {problem.message}")
+
+
+def describe(entry: Entry) -> str:
+    """What an ending entry came to, in one line."""
+    replaced = [v.number for v in entry.changes if v.state is State.DECRYPT_ONLY]
+    retired = [v.number for v in entry.changes if v.state is State.DISABLED]
+    parts = [f"{entry.event}: version {entry.number}" if entry.number else f"{entry.event}"]
+    if replaced and entry.event is not Event.ENABLED:
+        parts.append(f"decrypt-only: {', '.join(map(str, replaced))}")
+    if retired and entry.event is not Event.DISABLED:
+        parts.append(f"disabled: {', '.join(map(str, retired))}")
+    return "; ".join(parts)
+
+
+def _open(view: View) -> Claim:
+    if view.state.claim is None:
+        raise AssertionError("this step needs an open claim")
+    return view.state.claim
+
+
+def _expected(state: KeyState, version: StoredVersion) -> tuple[str, str]:
+    """Spec and fingerprint that a claim gave that number."""
+    if state.claim is not None and state.claim.number == version.number:
+        return state.claim.spec, state.claim.fingerprint
+    burnt = next(b for b in state.burnt if b.number == version.number)
+    return burnt.spec, burnt.fingerprint
+
+
+def _adopted(state: KeyState, strays: tuple[StoredVersion, ...], now: datetime) -> list[VersionRecord]:
+    burnt = {b.number: b for b in state.burnt}
+    return [
+        VersionRecord(
+            number=stray.number,
+            version_id=stray.version_id,
+            fingerprint=burnt[stray.number].fingerprint,
+            spec=burnt[stray.number].spec,
+            state=State.DECRYPT_ONLY,
+            made_at=burnt[stray.number].made_at,
+            active_since=now,
+            deactivated_at=now,
+        )
+        for stray in strays
+    ]
+
+
+def _draft(event: Event, held: Claim, state: KeyState, **more: object) -> Draft:
+    """A draft about a claim's version; `more` overrides."""
+    fields: dict[str, object] = {
+        "number": held.number,
+        "rotation_id": held.rotation_id,
+        "fingerprint": held.fingerprint,
+        "request": held.request,
+        "reason": held.reason,
+        "attention_at": state.attention_at,
+    }
+    return Draft(event, **{**fields, **more})  # type: ignore[arg-type]  # each field is set by name above or by a caller

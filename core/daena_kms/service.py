@@ -1,0 +1,286 @@
+"""What a person or a function can ask for, on one store under one policy. The commands translate to these and back."""
+
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from msgspec import Struct
+
+from . import audit, due, fleet, lifecycle, trust
+from .changes import Marks, location
+from .errors import ConfigurationError, ExistsError, KmsError, NotFoundError, RefusedError
+from .fleet import Fleet, Limits, Order, Planned, Progress, Report
+from .journal import Journal
+from .keyring import Keyring
+from .manifest import Entry, History
+from .material import KeyMaterial
+from .model import MAX_MATERIAL_BYTES, KeyState, Operation, Outcome, State, Status, VersionRecord
+from .names import check_name
+from .plan import Work
+from .policy import KeyPolicy, RotationPolicy, Tick
+from .rotation import Run, Tools
+from .verification import verify
+
+
+class KeyStatus(Struct, frozen=True, omit_defaults=True):
+    """One key, for people and dashboards. Times are UTC, ages whole days."""
+
+    key: str
+    active: int
+    """Number of the active version; 0 for none."""
+    age_days: int = 0
+    material_age_days: int = 0
+    """Of the secret bytes themselves: older than the version after a rollback."""
+    limit_days: int = 0
+    """0 if no policy names the key."""
+    next_at: datetime | None = None
+    overdue: bool = False
+    paused: bool = False
+    in_progress: str = ""
+    versions: tuple[VersionRecord, ...] = ()
+    problem: str = ""
+
+
+class Fetched(Struct, frozen=True):
+    """A version, and its material if it was asked for."""
+
+    key: str
+    record: VersionRecord
+    material: KeyMaterial | None
+
+
+class Service:
+    """Everything that can be done, given a store and an initialised ledger."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        policy: RotationPolicy,
+        *,
+        tick: Tick,
+        limits: Limits,
+        monotonic: Callable[[], float],
+        prefix: str = "",
+    ) -> None:
+        self.tools = tools
+        self.policy = policy
+        self.tick = tick
+        self.fleet = Fleet(tools, policy, tick, limits, monotonic)
+        self._prefix = prefix
+
+    @property
+    def journal(self) -> Journal:
+        return self.tools.journal
+
+    @property
+    def keyring(self) -> Keyring:
+        return self.tools.journal.keyring
+
+    # --- many keys
+
+    def plan(self, order: Order) -> list[Planned]:
+        """What `rotate` would do now. Changes nothing."""
+        self._check_order(order)
+        return self.fleet.plan(order, self.tools.clock())
+
+    def rotate(self, order: Order, progress: Progress = lambda _: None) -> Report:
+        """Rotate what is due, or what the order forces."""
+        self._check_order(order)
+        return self.fleet.run(order, progress=progress)
+
+    def dry_run(self, order: Order) -> Report:
+        """A report of what `rotate` would do."""
+        now = self.tools.clock()
+        return Report(now, now, self.tools.policy_digest, fleet.dry_run(self.plan(order)))
+
+    def status(self, keys: Sequence[str] = ()) -> list[KeyStatus]:
+        """Every key of the store and the policy, or those named. Raises NotFoundError for an unknown one."""
+        rows = {row.key: row for row in self.tools.store.inventory()}
+        for key in keys:
+            self._check_known(key, rows)
+        return [self._status(key) for key in sorted(keys or {*rows, *self.policy.keys, *self._recorded()})]
+
+    def verify(self, keys: Sequence[str] = ()) -> list[audit.KeyAudit]:
+        """Hold manifests, heads and store against each other, for every key or those named."""
+        rows = {row.key: row for row in self.tools.store.inventory()}
+        for key in keys:
+            self._check_known(key, rows)
+        now, store, ledger = self.tools.clock(), self.tools.store, self.journal.ledger
+        wanted = sorted(keys or {*rows, *self._recorded()})
+        return [audit.verify_key(store, ledger, self.keyring, key, now) for key in wanted]
+
+    # --- one key
+
+    def create(self, key: str, *, anew: bool = False, reason: str = "") -> Outcome:
+        """Make a new key. Raises ExistsError if the store or the manifest has it (`anew`: if the store has it)."""
+        check_name(key, self._prefix)
+        seen = self.tools.store.observe(key)
+        if seen.newest is not None or (self._state(key).active is not None and not anew):
+            where = "the store" if seen.newest is not None else "the manifest"
+            raise ExistsError(f"{where} has a key {key} already", "choose another name; `status` shows what there is")
+        return self._run(key, Operation.CREATE, forced=True, anew=anew, reason=reason)
+
+    def import_key(self, key: str, material: KeyMaterial, *, created: datetime | None, reason: str = "") -> Outcome:
+        """Take in a key that lived elsewhere, with the time since when it is in use. Refuses an existing key."""
+        check_name(key, self._prefix)
+        now = self.tools.clock()
+        if not 1 <= len(material) <= MAX_MATERIAL_BYTES:
+            raise ConfigurationError(f"material of {len(material)} bytes is outside 1 to {MAX_MATERIAL_BYTES}")
+        if created is not None and created > now + timedelta(days=1):
+            raise ConfigurationError(f"--created {created:%Y-%m-%d} is in the future", "give the day it was made")
+        if self.tools.store.observe(key).newest is not None or self._state(key).active is not None:
+            raise ExistsError(f"there is a key {key} already", "import under another name, or `rotate` this one")
+        run_id = uuid.uuid4().hex
+        work = Work(key, run_id, Operation.IMPORT, forced=True, created=created or now, reason=reason)
+        return Run(self.tools, work, self.policy.keys.get(key), material=material).execute()
+
+    def get(self, key: str, number: int = 0, *, reveal: bool = False) -> Fetched:
+        """A version of a key: the active one, or by number. With `reveal` its material, verified."""
+        state = self._state(key)
+        if state.active is None:
+            raise NotFoundError(f"there is no key {key}", "see `status` for the keys there are")
+        versions = {state.active.number: state.active} if number in (0, state.active.number) else self._versions(key)
+        record = lifecycle.version_of(key, versions, number or state.active.number)
+        if not reveal:
+            return Fetched(key, record, None)
+        if record.state not in (State.ACTIVE, State.DECRYPT_ONLY):
+            raise RefusedError(f"version {record.number} of {key} is {record.state}", "`enable` undoes a disabled one")
+        material = self.tools.store.read(key, location(record))
+        verify(key, record.spec, record.fingerprint, material, self.keyring.fingerprints)
+        return Fetched(key, record, material)
+
+    def history(self, key: str) -> list[Entry]:
+        """Every manifest entry of a key, verified."""
+        entries = self.journal.history(key)
+        if not entries:
+            raise NotFoundError(f"there is no manifest of {key}", "see `status` for the keys there are")
+        return entries
+
+    def rollback(self, key: str, number: int = 0, reason: str = "") -> Outcome:
+        """Make an earlier version's material active again, as a new number: the previous one, or by number."""
+        state = self._state(key)
+        if state.active is None or (state.previous is None and not number):
+            raise RefusedError(f"{key} has no previous version", "see `status`")
+        source = number or (state.previous.number if state.previous else 0)
+        lifecycle.check_rollback(key, lifecycle.version_of(key, self._versions(key), source))
+        return self._run(key, Operation.ROLLBACK, number=source, forced=True, reason=reason)
+
+    def compromised(self, key: str, number: int, reason: str = "") -> Outcome:
+        """Mark a version's material as known to others; if it is active, rotate at once."""
+        active = Marks(self.tools.store, self.journal).compromised(key, number, reason)
+        if not active:
+            return Outcome(key, Status.DONE, f"compromised: version {number} is marked", number=number)
+        self._needs_policy(key)
+        return self._run(key, Operation.ROTATE, forced=True, reason=f"version {number} is compromised")
+
+    def disable(self, key: str, number: int, reason: str = "") -> Outcome:
+        """Make an earlier version unreadable. `enable` undoes it."""
+        lifecycle.check_disable(key, lifecycle.version_of(key, self._versions(key), number))
+        return self._run(key, Operation.DISABLE, number=number, reason=reason)
+
+    def enable(self, key: str, number: int, reason: str = "") -> Outcome:
+        """Make a disabled version readable again."""
+        lifecycle.check_enable(key, lifecycle.version_of(key, self._versions(key), number))
+        return self._run(key, Operation.ENABLE, number=number, reason=reason)
+
+    def destroy(self, key: str, number: int, *, cancel: bool = False, reason: str = "") -> Outcome:
+        """Ask for a version's destruction, which waits as long as the policy says; or take that back."""
+        marks, policy = Marks(self.tools.store, self.journal), self._needs_policy(key)
+        if cancel:
+            marks.cancel_destroy(key, number, policy, reason)
+            return Outcome(key, Status.DONE, f"destroy-cancelled: version {number} stays", number=number)
+        at = marks.schedule_destroy(key, number, policy, self.tools.clock(), reason)
+        message = f"destroy-scheduled: version {number} is destroyed by the first run after {at:%Y-%m-%d %H:%M} UTC"
+        return Outcome(key, Status.DONE, message, number=number, next_at=at)
+
+    def pause(self, key: str, reason: str = "") -> Outcome:
+        """Stop rotating a key until `resume`."""
+        Marks(self.tools.store, self.journal).pause(key, reason)
+        return Outcome(key, Status.DONE, "paused: not rotated until `resume`")
+
+    def resume(self, key: str, reason: str = "") -> Outcome:
+        """End a pause, or let a key that waits for a person be tried again."""
+        Marks(self.tools.store, self.journal).resume(key, reason)
+        return Outcome(key, Status.DONE, "resumed: rotated again when it is due")
+
+    def adopt(self, key: str, *, created: datetime | None = None, reason: str = "") -> Outcome:
+        """Take in what lies in the store under that name, in place: a key without a manifest, or drift."""
+        check_name(key, self._prefix)
+        if self.tools.store.observe(key).newest is None:
+            raise NotFoundError(f"the store has no key {key}", "see `status` for the keys there are")
+        work = Work(key, uuid.uuid4().hex, Operation.ADOPT, forced=True, created=created, reason=reason)
+        return Run(self.tools, work, self.policy.keys.get(key)).execute()
+
+    def repair(self, key: str, reason: str = "") -> Outcome:
+        """Start a new signed segment behind objects that are no entries, and store the head beside the key again."""
+        if not self.journal.ledger.sequences(key):
+            raise NotFoundError(f"there is no manifest of {key}", "see `status` for the keys there are")
+        count = Marks(self.tools.store, self.journal).repair(key, reason)
+        message = (
+            f"repaired: {count} objects that are no entries are named and stepped over" if count else "sound already"
+        )
+        return Outcome(key, Status.DONE, message)
+
+    def renew(self, trigger: str) -> trust.Initialised:
+        """New signing and fingerprint keys, announced by a signature of the old."""
+        return trust.renew(self.tools.store, self.journal.ledger, clock=self.tools.clock, trigger=trigger)
+
+    # --- helpers
+
+    def _run(self, key: str, operation: Operation, **wanted: object) -> Outcome:
+        work = Work(key, uuid.uuid4().hex, operation, **wanted)  # type: ignore[arg-type]  # the callers above name fields
+        return Run(self.tools, work, self.policy.keys.get(key, KeyPolicy())).execute()
+
+    def _state(self, key: str) -> KeyState:
+        return self.journal.head(key, self.tools.store.observe(key).anchor).state
+
+    def _versions(self, key: str) -> dict[int, VersionRecord]:
+        return History(self.history(key)).versions
+
+    def _recorded(self) -> list[str]:
+        return [key for key in self.journal.ledger.names() if "--" not in key]
+
+    def _needs_policy(self, key: str) -> KeyPolicy:
+        if key not in self.policy.keys:
+            raise ConfigurationError(f"no policy names {key}", "add [keys." + key + "] to the policy file")
+        return self.policy.keys[key]
+
+    def _check_order(self, order: Order) -> None:
+        for key in order.keys:
+            check_name(key, self._prefix)
+            if order.force:
+                self._needs_policy(key)
+
+    def _check_known(self, key: str, rows: object) -> None:
+        check_name(key, self._prefix)
+        if key not in rows and key not in self.policy.keys and key not in self._recorded():  # type: ignore[operator]
+            raise NotFoundError(f"there is no key {key!r}", "see `status` for the keys there are")
+
+    def _status(self, key: str) -> KeyStatus:
+        policy = self.policy.keys.get(key)
+        limit = policy.rotate_after_days if policy else 0
+        try:
+            state, versions = self._state(key), History(self.journal.history(key)).versions
+        except KmsError as problem:
+            return KeyStatus(key, 0, limit_days=limit, problem=problem.message)
+        active, now = state.active, self.tools.clock()
+        if active is None:
+            return KeyStatus(key, 0, limit_days=limit, in_progress=_held(state), problem="" if policy else "unknown")
+        return KeyStatus(
+            key=key,
+            active=active.number,
+            age_days=max(0, (now - active.active_since).days),
+            material_age_days=max(0, (now - active.made_at).days),
+            limit_days=limit,
+            next_at=due.due_at(key, policy, active.active_since, self.tick) if policy else None,
+            overdue=policy is not None and due.overdue(policy, active.active_since, now),
+            paused=state.paused,
+            in_progress=_held(state),
+            versions=tuple(versions[number] for number in sorted(versions)),
+        )
+
+
+def _held(state: KeyState) -> str:
+    if state.claim is None:
+        return ""
+    return f"{state.claim.operation} of version {state.claim.number}, until {state.claim.lease_until:%H:%M} UTC"

@@ -1,0 +1,215 @@
+"""Settings: the environment, read once into one frozen record, every problem listed.
+
+`SETTINGS` is the one place where a setting's name, meaning and default stand; the README's table is made from it.
+"""
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from .errors import ConfigurationError
+from .material import KeyMaterial
+from .names import check_prefix
+from .policy import Tick
+
+PROVIDERS = ("local", "aws", "azure", "gcp")
+DEFAULT_POLICY = "daena-kms.toml"
+
+
+class Setting(Struct, frozen=True):
+    """One environment variable."""
+
+    name: str
+    field: str
+    read: Callable[[str], Any]
+    default: str
+    meaning: str
+
+
+def _provider(text: str) -> str:
+    if text.lower() not in PROVIDERS:
+        raise ConfigurationError(f"{text!r} is no provider: {', '.join(PROVIDERS)}")
+    return text.lower()
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
+            raise ConfigurationError(f"a whole number from {least} to {most} expected, got {text!r}")
+        return int(text)
+
+    return read
+
+
+def _minutes(least: int, most: int) -> Callable[[str], timedelta]:
+    return lambda text: timedelta(minutes=_whole(least, most)(text))
+
+
+def _seconds(least: int, most: int) -> Callable[[str], timedelta]:
+    return lambda text: timedelta(seconds=_whole(least, most)(text))
+
+
+def _secret(text: str) -> KeyMaterial | None:
+    return KeyMaterial(text.encode()) if text else None
+
+
+def _public_key(text: str) -> str:
+    if text and (len(text) != 64 or any(digit not in "0123456789abcdefABCDEF" for digit in text)):
+        raise ConfigurationError("64 hexadecimal digits expected, as `init` prints them")
+    return text.lower()
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "DAENA_CLOUD_KMS_PROVIDER",
+        "provider",
+        _provider,
+        "local",
+        "Which key store: `local`, `aws`, `azure` or `gcp`.",
+    ),
+    Setting("DAENA_HOME", "home", Path, ".kms", "Folder of everything local: vault, key file, manifests."),
+    Setting(
+        "DAENA_POLICY",
+        "policy",
+        Path,
+        DEFAULT_POLICY,
+        "The rotation policy, a TOML file.",
+    ),
+    Setting(
+        "DAENA_MANIFEST_URL",
+        "manifest_url",
+        str,
+        "",
+        "Where the manifests lie: `file:///folder`. Empty: `manifests` in `DAENA_HOME`.",
+    ),
+    Setting(
+        "DAENA_PUBLIC_KEY",
+        "public_key",
+        _public_key,
+        "",
+        "The manifests' first public key, as `init` printed it; a ledger with another is refused.",
+    ),
+    Setting(
+        "DAENA_KEY_PREFIX",
+        "prefix",
+        check_prefix,
+        "",
+        "Put before every key's name in a cloud's store; counts towards a name's length everywhere.",
+    ),
+    Setting(
+        "DAENA_LOCAL_KEK",
+        "local_kek",
+        _secret,
+        "",
+        "Local store: the key-encryption key, 32 bytes in base64. Empty: a passphrase or a key file.",
+    ),
+    Setting(
+        "DAENA_LOCAL_PASSPHRASE",
+        "local_passphrase",
+        _secret,
+        "",
+        "Local store: derive the key-encryption key from this (scrypt). Empty: a key file.",
+    ),
+    Setting(
+        "DAENA_TICK_MINUTES",
+        "tick",
+        _minutes(1, 45 * 24 * 60),
+        "60",
+        "How far apart the scheduler's ticks are: a key is rotated if it would be too old at the next one.",
+    ),
+    Setting(
+        "DAENA_SLACK_MINUTES",
+        "slack",
+        _minutes(0, 7 * 24 * 60),
+        "30",
+        "How late a tick may come and no key be too old all the same.",
+    ),
+    Setting(
+        "DAENA_LEASE_MINUTES",
+        "lease",
+        _minutes(2, 24 * 60),
+        "15",
+        "How long a run's claim on a key holds; then the next run takes over.",
+    ),
+    Setting(
+        "DAENA_CALL_TIMEOUT_SECONDS",
+        "call_timeout",
+        _seconds(1, 60),
+        "30",
+        "The longest that one call to a store may take; a lease must outlast it.",
+    ),
+    Setting("DAENA_CONCURRENCY", "concurrency", _whole(1, 64), "4", "How many keys are rotated at once."),
+    Setting(
+        "DAENA_TIME_BUDGET_SECONDS",
+        "budget_seconds",
+        _whole(0, 86_400),
+        "0",
+        "After this many seconds a run begins no further key and reports the rest as deferred; 0 for no limit.",
+    ),
+)
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Everything that the environment says. Secrets are `KeyMaterial`, which does not print itself."""
+
+    provider: str
+    home: Path
+    policy: Path
+    manifest_url: str
+    public_key: str
+    prefix: str
+    local_kek: KeyMaterial | None
+    local_passphrase: KeyMaterial | None
+    tick: timedelta
+    slack: timedelta
+    lease: timedelta
+    call_timeout: timedelta
+    concurrency: int
+    budget_seconds: int
+
+    @property
+    def ticks(self) -> Tick:
+        """How often the scheduler asks, and how late it may be."""
+        return Tick(self.tick, self.slack)
+
+
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in `environment`. Raises ConfigurationError listing everything that is wrong with them."""
+    problems = _unknown(environment)
+    fields: dict[str, Any] = {}
+    for setting in SETTINGS:
+        try:
+            fields[setting.field] = setting.read(environment.get(setting.name) or setting.default)
+        except ConfigurationError as problem:
+            problems.append(f"{setting.name}: {problem.message}")
+    if not problems and fields["lease"] < 2 * fields["call_timeout"]:
+        problems.append("DAENA_LEASE_MINUTES: a lease must be at least twice DAENA_CALL_TIMEOUT_SECONDS")
+    if problems:
+        listing = "".join(f"\n  {problem}" for problem in problems)
+        raise ConfigurationError(f"the settings have problems:{listing}", "mend them; nothing was changed")
+    return Settings(**fields)
+
+
+def _unknown(environment: Mapping[str, str]) -> list[str]:
+    known = [setting.name for setting in SETTINGS]
+    problems = []
+    for name in environment:
+        if name.startswith("DAENA_") and name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.5)
+            suggestion = f"; did you mean {near[0]}?" if near else ""
+            problems.append(f"{name}: unknown setting{suggestion}")
+    return problems
+
+
+def settings_table() -> str:
+    """The README's table of settings, in Markdown."""
+    rows = ["| setting | default | meaning |", "| --- | --- | --- |"]
+    for setting in SETTINGS:
+        default = f"`{setting.default}`" if setting.default else "–"
+        rows.append(f"| `{setting.name}` | {default} | {setting.meaning} |")
+    return "\n".join(rows) + "\n"

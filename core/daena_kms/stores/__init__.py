@@ -1,0 +1,1 @@
+"""Key stores: one module each, which imports only the ground floor and its own SDK."""

@@ -1,0 +1,211 @@
+"""Opening and making the keys behind the evidence: what `init` and `init --renew` do.
+
+The secret halves lie in the key store under the reserved name, one version a generation; the public halves lie in
+the ledger under the same name, one signed entry a generation. The store is written first, create-only; the first
+ledger object decides between racing inits, and names the right material by its public key.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from msgspec import Struct
+
+from . import manifest
+from .errors import ConfigurationError, ConflictError, ExistsError, IntegrityError, NotFoundError
+from .journal import bad_entry
+from .keyring import (
+    GENERATION_BYTES,
+    Fingerprints,
+    Keyring,
+    LocalSigner,
+    PublicGeneration,
+    Trust,
+    key_id,
+    split_generation,
+)
+from .ledger import Ledger
+from .manifest import EMPTY, Draft, Event, Head, TrustRecord
+from .material import KeyMaterial
+from .model import KeySpec
+from .names import RESERVED_KEY
+from .plan import rotation_id
+from .stores.base import KeyStore, NewVersion
+
+_SPEC = KeySpec.parse(GENERATION_BYTES)
+
+
+class Initialised(Struct, frozen=True):
+    """What an init came to. Auditors need `public_key` and nothing else."""
+
+    public_key: str
+    """The first generation's: the one to pin."""
+    generation: int
+    made: bool
+
+
+class _Generation(Struct, frozen=True):
+    signer: LocalSigner
+    fingerprint_key: bytes
+
+
+def read_trust(ledger: Ledger, pin: str = "") -> tuple[Trust, Head]:
+    """The public keys that the ledger names, each signed by the one before, and the reserved chain's head.
+
+    `pin` is the first public key in hexadecimal, known from elsewhere: a ledger that starts with another is refused.
+    Raises NotFoundError for a ledger that was never initialised, IntegrityError for one that is not sound.
+    """
+    generations: list[PublicGeneration] = []
+    head = EMPTY
+    while (stored := ledger.read(RESERVED_KEY, head.next_sequence)) is not None:
+        try:
+            head = _next_generation(generations, head, stored)
+        except IntegrityError as problem:
+            raise bad_entry(RESERVED_KEY, head.next_sequence, problem) from None
+    if not generations:
+        raise NotFoundError(f"the manifests at {ledger.address} were never initialised", "run `daena-key-rotate init`")
+    if pin and generations[0].public_key.hex() != pin.lower():
+        raise IntegrityError(
+            "the ledger's public key is not the pinned one", "point DAENA_MANIFEST_URL at the right manifests"
+        )
+    return Trust(generations), head
+
+
+def _next_generation(generations: list[PublicGeneration], head: Head, stored: bytes) -> Head:
+    entry = manifest.parse(stored)
+    if entry.trust is None or entry.key != RESERVED_KEY or entry.trust.generation != len(generations) + 1:
+        raise IntegrityError("it names no next generation of keys")
+    expected = Event.RENEWED if generations else Event.INITIALISED
+    if entry.event is not expected:
+        raise IntegrityError(f"a {expected} entry belongs here")
+    try:
+        public = bytes.fromhex(entry.trust.public_key)
+        following = PublicGeneration(public)
+        signers = Trust(generations or [following])
+    except ValueError:
+        raise IntegrityError("its public key is no Ed25519 key") from None
+    if entry.signer != key_id(signers.generations[-1].public_key):
+        raise IntegrityError("it is not signed by the generation before it")
+    entry = manifest.open_entry(stored, key=RESERVED_KEY, sequence=head.next_sequence, trust=signers)
+    head = manifest.follow(head, entry, stored, signers)
+    if generations:
+        generations[-1] = PublicGeneration(generations[-1].public_key, entry.time)
+    generations.append(following)
+    return head
+
+
+def open_keyring(store: KeyStore, ledger: Ledger, pin: str = "") -> Keyring:
+    """Signer, trust and fingerprints.
+
+    Raises NotFoundError if there was no init, IntegrityError if the secret halves do not fit the public ones.
+    """
+    trust, head = read_trust(ledger, pin)
+    held = {generation.signer.public_key: generation for generation in _held(store)}
+    fingerprint_keys: dict[int, bytes] = {}
+    for number, public in enumerate(trust.generations, 1):
+        if public.public_key not in held:
+            raise IntegrityError(
+                f"the store has no reserved key that fits generation {number} of the manifests at {ledger.address}",
+                "is it the store of these manifests? restore the reserved key from a backup otherwise",
+            )
+        fingerprint_keys[number] = held[public.public_key].fingerprint_key
+    fingerprints = Fingerprints(fingerprint_keys)
+    entry = head.entry
+    if entry is None or entry.trust is None or entry.trust.check_value != fingerprints.check_value():
+        raise IntegrityError("the store's fingerprint key is not the one that the manifests were begun with")
+    return Keyring(held[trust.generations[-1].public_key].signer, trust, fingerprints)
+
+
+def initialise(store: KeyStore, ledger: Ledger, *, clock: Callable[[], datetime], trigger: str) -> Initialised:
+    """Make the first generation, or find that it is there. May be called by many at once, and again after a crash."""
+    try:
+        trust, _ = read_trust(ledger)
+    except NotFoundError:
+        _refuse_foreign(ledger)
+        candidate = next(_held(store), None) or _make(store, 1)
+        made = _announce(ledger, EMPTY, candidate, candidate, 1, store, clock, trigger)
+        trust, _ = read_trust(ledger)
+    else:
+        made = False
+    open_keyring(store, ledger)
+    return Initialised(trust.generations[0].public_key.hex(), len(trust.generations), made)
+
+
+def renew(store: KeyStore, ledger: Ledger, *, clock: Callable[[], datetime], trigger: str) -> Initialised:
+    """Add a generation: new signing and fingerprint keys, announced by a signature of the old one."""
+    keyring = open_keyring(store, ledger)
+    trust, head = read_trust(ledger)
+    number = len(trust.generations) + 1
+    known = {generation.public_key for generation in trust.generations}
+    held = list(_held(store))
+    signer = next(g for g in held if g.signer.public_key == trust.generations[-1].public_key)
+    # A renewal that was cut short left its material in the store: go on with that.
+    following = next((g for g in held if g.signer.public_key not in known), None) or _make(store, number)
+    made = _announce(ledger, head, signer, following, number, store, clock, trigger)
+    open_keyring(store, ledger)
+    return Initialised(keyring.trust.generations[0].public_key.hex(), number, made)
+
+
+def _refuse_foreign(ledger: Ledger) -> None:
+    keys = [key for key in ledger.names() if key != RESERVED_KEY]
+    if keys:
+        raise ConfigurationError(
+            f"the ledger at {ledger.address} holds a manifest of {keys[0]}, but nothing says whose keys signed it",
+            f"put {RESERVED_KEY} back from a copy, or point DAENA_MANIFEST_URL at an empty place",
+        )
+
+
+def _announce(
+    ledger: Ledger,
+    head: Head,
+    signer: _Generation,
+    following: _Generation,
+    number: int,
+    store: KeyStore,
+    clock: Callable[[], datetime],
+    trigger: str,
+) -> bool:
+    """Append the entry that names a generation's public key. False if somebody else was first."""
+    record = TrustRecord(
+        generation=number,
+        public_key=following.signer.public_key.hex(),
+        check_value=Fingerprints({number: following.fingerprint_key}).check_value(),
+    )
+    stored = manifest.seal(
+        head,
+        Draft(Event.RENEWED if number > 1 else Event.INITIALISED, number=number, trust=record),
+        key=RESERVED_KEY,
+        now=clock(),
+        actor=store.actor,
+        trigger=trigger,
+        signer=signer.signer,
+    )
+    try:
+        ledger.append(RESERVED_KEY, head.next_sequence, stored)
+    except ExistsError:
+        if number > 1:
+            raise ConflictError("somebody else renewed the keys just now", "nothing more to do") from None
+        return False
+    return True
+
+
+def _held(store: KeyStore) -> Iterator[_Generation]:
+    """Every generation whose secret half lies in the store, oldest first; on some stores also a racing init's."""
+    for version in store.observe(RESERVED_KEY).versions:
+        yield _opened(store.read(RESERVED_KEY, version))
+
+
+def _make(store: KeyStore, number: int) -> _Generation:
+    """Put a new generation into the store; if another init was first, take that one."""
+    prepared = store.prepare(RESERVED_KEY, number, _SPEC)
+    version = NewVersion(number, rotation_id(RESERVED_KEY, 1, number), "", _SPEC.name)
+    staged = store.stage(RESERVED_KEY, version, prepared)
+    planned = store.observe(RESERVED_KEY).newest
+    promoted = (
+        staged if planned is not None and planned.number >= number else store.promote(RESERVED_KEY, staged, planned)
+    )
+    return _opened(store.read(RESERVED_KEY, promoted))
+
+
+def _opened(material: KeyMaterial) -> _Generation:
+    seed, fingerprint_key = split_generation(material)
+    return _Generation(LocalSigner(seed), fingerprint_key)
