@@ -30,21 +30,6 @@ def record_of(run: "Run", number: int) -> VersionRecord:
     return lifecycle.version_of(run.key, history.versions, number)
 
 
-def retire_with(run: "Run", records: list[VersionRecord], now: datetime) -> tuple[list[VersionRecord], datetime | None]:
-    """Disable what the policy no longer keeps, as part of the entry that makes `records` true.
-
-    Returns the records with the retired ones added, and when a tick is needed next.
-    """
-    if run.policy is None:
-        raise AssertionError("nothing is retired without a policy")
-    history = History(run.journal.history(run.key))
-    versions = history.with_changes(records)
-    retired = [_disable(run, record) for record in lifecycle.retirable(versions.values(), run.policy, now)]
-    merged = {record.number: record for record in [*records, *retired]}
-    versions = history.with_changes(merged.values())
-    return list(merged.values()), lifecycle.attention_at(versions.values(), run.policy)
-
-
 def _disable(run: "Run", record: VersionRecord) -> VersionRecord:
     run.store.disable(run.key, location(record))
     return replace(record, state=State.DISABLED)
@@ -127,17 +112,25 @@ class Marks:
         self._store = store
         self._journal = journal
 
-    def compromised(self, key: str, number: int, reason: str) -> bool:
-        """Mark a version's material as known to others, under every number that has it. True if it is active."""
+    def compromised(self, key: str, number: int, now: datetime, reason: str) -> bool:
+        """Mark a version's material as known to others, under every number that has it; True if one of them is active.
 
-        def draft(head: Head, history: History) -> Draft:
-            record = lifecycle.version_of(key, history.versions, number)
-            same = [v for v in history.versions.values() if v.fingerprint == record.fingerprint]
-            marked = tuple(replace(v, compromised=True) for v in same)
-            return _about(Event.COMPROMISED, record, head, changes=marked, reason=reason)
+        A second call finds the marks and changes nothing. The next tick rotates, if nobody does so before.
+        """
+        versions = History(self._journal.history(key)).versions
+        if not lifecycle.version_of(key, versions, number).compromised:
 
-        head = self._append(key, draft)
-        return head.state.active is not None and head.state.active.compromised
+            def draft(head: Head, history: History) -> Draft:
+                record = lifecycle.version_of(key, history.versions, number)
+                same = [v for v in history.versions.values() if v.fingerprint == record.fingerprint]
+                marked = tuple(replace(v, compromised=True) for v in same)
+                urgent = any(v.state is State.ACTIVE for v in same)
+                about = _about(Event.COMPROMISED, record, head, changes=marked, reason=reason)
+                return replace(about, attention_at=now) if urgent else about
+
+            self._append(key, draft)
+        active = self._journal.head(key, self._store.observe(key).anchor).state.active
+        return active is not None and active.compromised
 
     def pause(self, key: str, reason: str) -> None:
         """Stop rotating a key until `resume`; forced rotations still work."""

@@ -7,7 +7,6 @@ import base64
 import binascii
 import logging
 import sys
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -120,8 +119,7 @@ def rotate(
     if force and not dry_run:
         _confirm(f"Rotate {', '.join(keys) or 'every key'} now, due or not?", yes=yes)
     service = _open(writes=not dry_run)
-    request = (request_id or uuid.uuid4().hex) if force else ""
-    order = Order(keys, force, request, reason)
+    order = Order(keys, force, request_id if force else "", reason)
     if dry_run:
         _report(service.dry_run(order), as_json=as_json)
         return

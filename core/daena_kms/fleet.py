@@ -150,8 +150,11 @@ class Fleet:
 def rotate_one(tools: Tools, item: Planned, order: Order, now: datetime, tick: Tick) -> Outcome:
     """One key of a run, whatever happens: its rotation if it is due, then what is scheduled for its old versions."""
     try:
-        outcome = Run(tools, _work(item, order, now, tick), item.policy, anchor=item.anchor).execute()
-        outcome = replace(outcome, why=item.verdict.reason)
+        run = Run(tools, _work(item, order, now, tick), item.policy, anchor=item.anchor)
+        outcome = replace(run.execute(), why=item.verdict.reason)
+        attention = run.head.state.attention_at
+        if attention is None or attention > tools.clock() or outcome.status is Status.IN_PROGRESS:
+            return outcome
         return _housekeeping(tools, item, outcome)
     except KmsError as problem:
         log.warning("key failed", extra={"key": item.key, "problem": problem.message})
@@ -193,10 +196,8 @@ def _work(item: Planned, order: Order, now: datetime, tick: Tick) -> Work:
 
 def _housekeeping(tools: Tools, item: Planned, outcome: Outcome) -> Outcome:
     """Carry out what is scheduled for old versions: destructions asked for, retirements whose grace has passed."""
-    if not _scheduled(tools, item) or item.policy is None or outcome.status is Status.IN_PROGRESS:
-        return outcome
     notes = list(outcome.notes)
-    for work in _scheduled_work(tools, item.key, item.policy):
+    for work in _scheduled(tools, item.key, item.policy or KeyPolicy()):
         done = Run(tools, work, item.policy).execute()
         notes.append(done.message)
         if done.status is Status.FAILED:
@@ -204,12 +205,7 @@ def _housekeeping(tools: Tools, item: Planned, outcome: Outcome) -> Outcome:
     return replace(outcome, notes=tuple(notes))
 
 
-def _scheduled(tools: Tools, item: Planned) -> bool:
-    at = item.anchor.attention_at if item.anchor else None
-    return at is not None and at <= tools.clock()
-
-
-def _scheduled_work(tools: Tools, key: str, policy: KeyPolicy) -> list[Work]:
+def _scheduled(tools: Tools, key: str, policy: KeyPolicy) -> list[Work]:
     now = tools.clock()
     records = History(tools.journal.history(key)).versions.values()
     work = [

@@ -46,6 +46,8 @@ class Work(Struct, frozen=True):
     """CREATE: also if the manifest knows the key already and the store has lost it."""
     created: datetime | None = None
     """IMPORT, ADOPT: since when the material is in use."""
+    fingerprint: str = ""
+    """IMPORT: names the material that is brought."""
     request: str = ""
     reason: str = ""
     claimed: bool = False
@@ -105,7 +107,7 @@ class Promote(Struct, frozen=True):
 
 
 class Finish(Struct, frozen=True):
-    """Append what ends the claim, naming the strays; clear what is still staged."""
+    """Append what ends the claim, naming the strays."""
 
     version: StoredVersion
     strays: tuple[StoredVersion, ...]
@@ -136,9 +138,9 @@ class Republish(Struct, frozen=True):
 
 
 class Tidy(Struct, frozen=True):
-    """Take away staged copies that belong to no open claim."""
+    """Take away staged copies that nobody needs."""
 
-    orphans: tuple[StoredVersion, ...]
+    copies: tuple[StoredVersion, ...]
 
 
 class Look(Struct, frozen=True):
@@ -175,6 +177,13 @@ def rotation_id(key: str, incarnation: int, number: int) -> str:
 def back_off(failures: int) -> timedelta:
     """How long to wait after that many failed checks in a row."""
     return FIRST_BACK_OFF * (1 << (failures - 1))
+
+
+def same_work(work: Work, claim: Claim) -> bool:
+    """True if an open claim is for what this run wants: bringing it to its end is enough."""
+    subject = claim.source if claim.operation.makes_version else claim.number
+    wanted = (work.operation, work.number, work.request or claim.request, work.fingerprint or claim.fingerprint)
+    return wanted == (claim.operation, subject, claim.request, claim.fingerprint)
 
 
 def next_step(work: Work, view: View, now: datetime, *, fenced: bool) -> Step:
@@ -284,6 +293,8 @@ def _wanted(work: Work, view: View, now: datetime) -> Step:
         return Claiming(work.operation, work.number, _number(seen.newest), request=work.request, reason=work.reason)
     if work.operation is Operation.CREATE and state.active is not None and not work.anew:
         return Done(Status.NOT_DUE, f"exists already, version {state.active.number}")
+    if work.operation is Operation.IMPORT and state.active is not None:
+        return Done(Status.FAILED, f"version {state.active.number} exists already, with other material")
     if work.operation in (Operation.ROTATE, Operation.ROLLBACK) and state.active is None:
         return Refuse("there is no such key", "`create KEY` makes one, or `create = true` in its policy")
     if not work.forced and (reason := _not_now(work, state, now)):
@@ -300,6 +311,8 @@ def _wanted(work: Work, view: View, now: datetime) -> Step:
 
 def _not_now(work: Work, state: KeyState, now: datetime) -> Done | None:
     active = state.active
+    if active is not None and active.compromised:
+        return None  # neither age nor a pause keeps a version active that others know
     if state.paused:
         return Done(Status.PAUSED, "rotation is paused: `resume` ends that")
     if active is not None and work.cutoff is not None and active.active_since > work.cutoff:
@@ -330,7 +343,9 @@ def _own_claim(work: Work, view: View, claim: Claim, *, fenced: bool) -> Step:
     if found is not None and work.verified != claim.fingerprint:
         return Verify(found)
     if published is not None and live:
-        return Finish(published, strays(state, seen))
+        # Copies go before the end is recorded: a run that dies in between leaves a claim open, so none stays behind.
+        copies = tuple(v for v in seen.staged if v.number <= claim.number)
+        return Tidy(copies) if copies else Finish(published, strays(state, seen))
     if staged is not None:
         return Promote(staged, seen.newest)
     return _restart(work, view, claim, fenced=fenced)
@@ -387,6 +402,6 @@ def with_promoted(view: View, stored: StoredVersion) -> View:
     return replace(view, seen=replace(view.seen, newest=stored, versions=(*versions, stored), staged=staged))
 
 
-def without_staged(view: View) -> View:
-    """The view once everything staged was taken away."""
-    return replace(view, seen=replace(view.seen, staged=()))
+def without_staged(view: View, gone: tuple[StoredVersion, ...]) -> View:
+    """The view once staged copies were taken away."""
+    return replace(view, seen=replace(view.seen, staged=tuple(v for v in view.seen.staged if v not in gone)))

@@ -179,8 +179,8 @@ class Run:
         if view.state.policy not in ("", self.tools.policy_digest):
             self.notes.append(f"the policy changed since the last claim ({view.state.policy[:12]})")
         self._append(_draft(event, held, view.state, claim=held))
-        own = step.burning is None
-        self.work = replace(self.work, holding=held.fingerprint, claimed=self.work.claimed or own, rejected="")
+        own = self.work.claimed or step.burning is None or plan.same_work(self.work, step.burning)
+        self.work = replace(self.work, holding=held.fingerprint, claimed=own, rejected="")
         if self.work.forced or not step.operation.makes_version:
             self._write_anchor(attention=held.lease_until)
         return self._with_head(view)
@@ -231,6 +231,7 @@ class Run:
         held = replace(_open(view), run=self.work.run, lease_until=self.tools.clock() + self.tools.lease)
         event = Event.ROTATION_RESUMED if held.operation.makes_version else Event.CHANGE_RESUMED
         self._append(_draft(event, held, view.state, claim=held))
+        self.work = replace(self.work, claimed=self.work.claimed or plan.same_work(self.work, held))
         self.notes.append(f"took over the {held.operation} of version {held.number} that another run left open")
         return self._with_head(view)
 
@@ -290,15 +291,14 @@ class Run:
         )
         records = [active, *records]
         attention = view.state.attention_at
-        if self.policy is not None and self.policy.keep_versions is not None:
-            records, attention = changes.retire_with(self, records, now)
+        if attention is not None or (self.policy is not None and self.policy.keep_versions is not None):
+            versions = History(self.journal.history(self.key)).with_changes(records)
+            attention = attention_at(versions.values(), self.policy)
         draft = _draft(ENDING[claim.operation], claim, view.state, version_id=version.version_id, verified=VERIFIED)
         self._append(replace(draft, changes=tuple(records), attention_at=attention))
         self.ended = self.head.entry
         self.notes += [f"version {stray.number} of a run that was given up is known now" for stray in step.strays]
-        for leftover in view.seen.staged:
-            self.store.discard(self.key, leftover)
-        return self._with_head(plan.without_staged(view))
+        return self._with_head(view)
 
     def _replaced(self, claim: Claim, now: datetime, view: View) -> list[VersionRecord]:
         """The records of what was active before: decrypt-only from now on, or lost with the key that was made anew."""
@@ -341,16 +341,14 @@ class Run:
         if claim.operation.makes_version:
             retry_at = self.tools.clock() + plan.back_off(view.state.failures + 1)
         self._append(_draft(Event.DISCARDED, claim, view.state, reason=reason, retry_at=retry_at))
-        self._failure = Outcome(
-            self.key,
-            Status.FAILED,
-            f"{claim.operation} of version {claim.number} was given up: {reason}",
-            hint="the version that was active before still is",
-            next_at=retry_at,
-        )
-        self.work = replace(self.work, rejected="", claimed=True)
-        staged = tuple(v for v in view.seen.staged if v != version)
-        return self._with_head(replace(view, seen=replace(view.seen, staged=staged)))
+        what = f"{claim.operation} of version {claim.number} was given up: {reason}"
+        if claim.run == self.work.run:
+            hint = "the version that was active before still is"
+            self._failure = Outcome(self.key, Status.FAILED, what, hint=hint, next_at=retry_at)
+            self.work = replace(self.work, rejected="", claimed=True)
+        else:
+            self.notes.append(what)
+        return self._with_head(plan.without_staged(view, (version,) if version else ()))
 
     def _adopt(self, step: plan.Adopt, view: View) -> View:
         now = self.tools.clock()
@@ -394,10 +392,11 @@ class Run:
         self.notes.append(f"version {active.number} was published again: an older one was on top")
 
     def _tidy(self, step: plan.Tidy, view: View) -> View:
-        for orphan in step.orphans:
-            self.store.discard(self.key, orphan)
-        self.notes.append(f"took away {len(step.orphans)} staged copies that no run needs")
-        return plan.without_staged(view)
+        for copy in step.copies:
+            self.store.discard(self.key, copy)
+        if view.state.claim is None:
+            self.notes.append(f"took away {len(step.copies)} staged copies that a run left behind")
+        return plan.without_staged(view, step.copies)
 
     # --- the end
 

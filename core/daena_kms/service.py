@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 
@@ -20,6 +20,9 @@ from .plan import Work
 from .policy import KeyPolicy, RotationPolicy, Tick
 from .rotation import Run, Tools
 from .verification import verify
+
+
+_NEVER = datetime.min.replace(tzinfo=UTC)  # no version is that old: age alone does not rotate
 
 
 class KeyStatus(Struct, frozen=True, omit_defaults=True):
@@ -128,10 +131,18 @@ class Service:
             raise ConfigurationError(f"material of {len(material)} bytes is outside 1 to {MAX_MATERIAL_BYTES}")
         if created is not None and created > now + timedelta(days=1):
             raise ConfigurationError(f"--created {created:%Y-%m-%d} is in the future", "give the day it was made")
-        if self.tools.store.observe(key).newest is not None or self._state(key).active is not None:
+        state, newest = self._state(key), self.tools.store.observe(key).newest
+        if state.active is not None or (newest is not None and state.claim is None):
             raise ExistsError(f"there is a key {key} already", "import under another name, or `rotate` this one")
-        run_id = uuid.uuid4().hex
-        work = Work(key, run_id, Operation.IMPORT, forced=True, created=created or now, reason=reason)
+        work = Work(
+            key,
+            uuid.uuid4().hex,
+            Operation.IMPORT,
+            forced=True,
+            created=created or now,
+            fingerprint=self.keyring.fingerprints.of(key, material),
+            reason=reason,
+        )
         return Run(self.tools, work, self.policy.keys.get(key), material=material).execute()
 
     def get(self, key: str, number: int = 0, *, reveal: bool = False) -> Fetched:
@@ -167,11 +178,11 @@ class Service:
 
     def compromised(self, key: str, number: int, reason: str = "") -> Outcome:
         """Mark a version's material as known to others; if it is active, rotate at once."""
-        active = Marks(self.tools.store, self.journal).compromised(key, number, reason)
+        active = Marks(self.tools.store, self.journal).compromised(key, number, self.tools.clock(), reason)
         if not active:
             return Outcome(key, Status.DONE, f"compromised: version {number} is marked", number=number)
         self._needs_policy(key)
-        return self._run(key, Operation.ROTATE, forced=True, reason=f"version {number} is compromised")
+        return self._run(key, Operation.ROTATE, cutoff=_NEVER, reason=f"version {number} is compromised")
 
     def disable(self, key: str, number: int, reason: str = "") -> Outcome:
         """Make an earlier version unreadable. `enable` undoes it."""

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+import msgspec.structs
+
 from daena_kms.errors import ConflictError, ExistsError, IntegrityError, NotFoundError, RefusedError
 from daena_kms.material import KeyMaterial
 from daena_kms.model import Anchor, InventoryRow, KeySpec, Observed, StoredVersion
@@ -221,8 +223,6 @@ class MemoryStore:
 
 def replace_version(version: StoredVersion, **changes: object) -> StoredVersion:
     """A version with some fields changed."""
-    import msgspec.structs
-
     return msgspec.structs.replace(version, **changes)
 
 

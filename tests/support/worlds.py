@@ -1,9 +1,9 @@
-"""A world in which a test can rotate keys: a clock that stands still, seeded randomness, a store, a ledger, a service."""
+"""A world in which a test can rotate keys: a clock that stands still, seeded randomness, a store and a ledger."""
 
 import random
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -155,11 +155,13 @@ SIDE_EFFECTS = ("append", "stage", "promote", "discard", "disable", "enable", "d
 
 
 class Effects:
-    """Counts boundaries (before and after each side effect) and dies at one of them."""
+    """Counts boundaries (before and after each side effect); dies at one of them, or sleeps while others act."""
 
-    def __init__(self, die_at: int | None = None) -> None:
+    def __init__(self, die_at: int | None = None, sleep_at: int | None = None, meanwhile: Any = None) -> None:
         self.die_at = die_at
         self.names: list[str] = []
+        self._sleep_at = sleep_at
+        self._meanwhile = meanwhile
 
     def before(self, name: str) -> None:
         self._boundary(f"before {name}")
@@ -169,14 +171,14 @@ class Effects:
 
     def _boundary(self, name: str) -> None:
         self.names.append(name)
-        if self.die_at is not None and len(self.names) == self.die_at:
+        if len(self.names) == self._sleep_at:
+            self._meanwhile()
+        if len(self.names) == self.die_at:
             raise DiedError(name)
 
 
 @contextmanager
 def dying() -> Iterator[None]:
     """Swallow the death of a simulated process."""
-    try:
+    with suppress(DiedError):
         yield
-    except DiedError:
-        pass
