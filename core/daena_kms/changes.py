@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from . import lifecycle
+from . import lifecycle, plan
 from .errors import ConflictError, IntegrityError, NotFoundError, RefusedError
 from .journal import Journal, junk_after
 from .manifest import Draft, Event, Head, History
 from .model import Claim, KeySpec, Observed, Operation, State, StoredVersion, VersionRecord
 from .policy import KeyPolicy
-from .stores.base import KeyStore
+from .stores.base import KeyStore, NewVersion
 
 if TYPE_CHECKING:
-    from .plan import View
     from .rotation import Run
 
 APPEND_ATTEMPTS = 20
@@ -40,7 +39,7 @@ def location(record: VersionRecord) -> StoredVersion:
     return StoredVersion(record.number, record.version_id, record.fingerprint, spec=record.spec)
 
 
-def apply(run: "Run", claim: Claim, view: "View") -> list[VersionRecord]:
+def apply(run: "Run", claim: Claim, view: plan.View) -> list[VersionRecord]:
     """Carry out the change that `claim` announced; returns the new records. Raises RefusedError if it may not be."""
     history = History(run.journal.history(run.key))
     now = run.tools.clock()
@@ -80,12 +79,13 @@ def _adopt(run: "Run", history: History, seen: Observed, claim: Claim) -> list[V
 
 
 def _adopted_record(run: "Run", version: StoredVersion, made_at: datetime) -> VersionRecord:
-    fingerprints = run.journal.keyring.fingerprints
+    """Number, fingerprint and spec of a version that no entry knows, written on it where it lies."""
+    fingerprint, spec = version.fingerprint, version.spec
     if version.enabled:
         material = run.store.read(run.key, version)
-        spec, fingerprint = KeySpec.of_length(len(material)).name, fingerprints.of(run.key, material)
-    else:
-        spec, fingerprint = version.spec, version.fingerprint
+        spec, fingerprint = KeySpec.of_length(len(material)).name, run.fingerprints.of(run.key, material)
+        rotation_id = plan.rotation_id(run.key, run.head.state.incarnation, version.number)
+        version = run.store.label(run.key, version, NewVersion(version.number, rotation_id, fingerprint, spec))
     return VersionRecord(
         number=version.number,
         version_id=version.version_id,

@@ -69,6 +69,7 @@ class Run:
         self.tools = tools
         self.store = tools.store
         self.journal = tools.journal
+        self.fingerprints = tools.journal.keyring.fingerprints
         self.key = work.key
         self.work = work
         self.policy = policy
@@ -80,6 +81,7 @@ class Run:
         self._hint = anchor
         self._from_inventory = anchor is not None
         self._prepared: Prepared | None = None
+        self._verified: KeyMaterial | None = None
         self._failure: Outcome | None = None
 
     def execute(self) -> Outcome:
@@ -207,7 +209,7 @@ class Run:
         return replace(
             claim,
             rotation_id=plan.rotation_id(self.key, view.state.incarnation + anew, step.number),
-            fingerprint=self.journal.keyring.fingerprints.of(self.key, self._prepared.material),
+            fingerprint=self.fingerprints.of(self.key, self._prepared.material),
             spec=spec.name,
             made_at=made_at,
         )
@@ -246,8 +248,7 @@ class Run:
         version = step.version
         spec, fingerprint = _expected(view.state, version)
         try:
-            material = self.store.read(self.key, version)
-            verify(self.key, spec, fingerprint, material, self.journal.keyring.fingerprints)
+            self._verified = self._read_verified(version, spec, fingerprint)
         except NotFoundError as problem:
             raise ConflictError(f"what was staged is gone: {problem.message}") from None
         except (IntegrityError, RefusedError) as problem:
@@ -256,11 +257,18 @@ class Run:
             self.work = replace(self.work, verified=fingerprint)
         return view
 
+    def _read_verified(self, version: StoredVersion, spec: str, fingerprint: str) -> KeyMaterial:
+        material = self.store.read(self.key, version)
+        verify(self.key, spec, fingerprint, material, self.fingerprints)
+        return material
+
     def _promote(self, step: plan.Promote, view: View) -> View:
+        if self._verified is None:
+            raise AssertionError("a run promotes only what it has verified")
         if not self.store.fenced:
             self._last_look(view)
         try:
-            promoted = self.store.promote(self.key, step.version, step.planned)
+            promoted = self.store.promote(self.key, step.version, step.planned, self._verified)
         except NotFoundError as problem:
             raise ConflictError(f"what was staged is gone: {problem.message}") from None
         if self.store.fenced:
@@ -374,11 +382,12 @@ class Run:
         return self._with_head(view)
 
     def _republish(self, step: plan.Republish, view: View) -> None:
-        self._last_look(view)
-        published = self.store.promote(self.key, step.version, view.seen.newest)
         active = view.state.active
         if active is None:
             raise AssertionError("only an active version is published again")
+        material = self._read_verified(step.version, active.spec, active.fingerprint)
+        self._last_look(view)
+        published = self.store.promote(self.key, step.version, view.seen.newest, material)
         draft = Draft(
             Event.REPUBLISHED,
             number=active.number,

@@ -21,7 +21,6 @@ from .policy import KeyPolicy, RotationPolicy, Tick
 from .rotation import Run, Tools
 from .verification import verify
 
-
 _NEVER = datetime.min.replace(tzinfo=UTC)  # no version is that old: age alone does not rotate
 
 

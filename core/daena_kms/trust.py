@@ -199,11 +199,11 @@ def _make(store: KeyStore, number: int) -> _Generation:
     prepared = store.prepare(RESERVED_KEY, number, _SPEC)
     version = NewVersion(number, rotation_id(RESERVED_KEY, 1, number), "", _SPEC.name)
     staged = store.stage(RESERVED_KEY, version, prepared)
+    material = store.read(RESERVED_KEY, staged)
     planned = store.observe(RESERVED_KEY).newest
-    promoted = (
-        staged if planned is not None and planned.number >= number else store.promote(RESERVED_KEY, staged, planned)
-    )
-    return _opened(store.read(RESERVED_KEY, promoted))
+    if planned is None or planned.number < number:
+        store.promote(RESERVED_KEY, staged, planned, material)
+    return _opened(material)
 
 
 def _opened(material: KeyMaterial) -> _Generation:

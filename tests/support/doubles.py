@@ -150,14 +150,15 @@ class MemoryStore:
                 raise IntegrityError(f"version {version.number} of {key} does not open")
             return KeyMaterial(held.sealed[len(context) :])
 
-    def promote(self, key: str, staged: StoredVersion, planned: StoredVersion | None) -> StoredVersion:
+    def promote(
+        self, key: str, staged: StoredVersion, planned: StoredVersion | None, material: KeyMaterial
+    ) -> StoredVersion:
         with self._lock:
             container = self.keys[key]
-            held = self._held(key, staged.version_id)
             if self.fenced:
-                return self._promote_fenced(key, container, held, planned)
-            published = replace_version(held.version, version_id=f"live-{next(self._ids)}", staged=False)
-            container.held.append(Held(published, held.sealed))
+                return self._promote_fenced(key, container, self._held(key, staged.version_id), planned)
+            published = replace_version(staged, version_id=f"live-{next(self._ids)}", staged=False)
+            container.held.append(Held(published, _context(key, staged.number) + material.reveal()))
             container.newest = published.version_id
             return published
 
@@ -180,6 +181,15 @@ class MemoryStore:
             container.held = [
                 h for h in container.held if not (h.version.staged and h.version.version_id == staged.version_id)
             ]
+
+    def label(self, key: str, version: StoredVersion, new: NewVersion) -> StoredVersion:
+        if version.number != new.number:
+            raise RefusedError(f"version {version.number} of {key} has a number already")
+        with self._lock:
+            held = self._held(key, version.version_id)
+            labelled = replace_version(held.version, fingerprint=new.fingerprint)
+            self._replace(key, held, replace(held, version=labelled))
+            return labelled
 
     def disable(self, key: str, version: StoredVersion) -> None:
         self._each_copy(key, version, enabled=False)

@@ -71,15 +71,25 @@ class KeyStore(Protocol):
         """The material of one version, staged or published. Raises NotFoundError, or RefusedError if it is disabled."""
         ...
 
-    def promote(self, key: str, staged: StoredVersion, planned: StoredVersion | None) -> StoredVersion:
+    def promote(
+        self, key: str, staged: StoredVersion, planned: StoredVersion | None, material: KeyMaterial
+    ) -> StoredVersion:
         """Make a version the one that readers get, if they get `planned` now (fenced stores); a no-op if it is already.
 
         Raises ConflictError if readers get something else. Also publishes again what was published before.
+        `material` is what was read back and verified: a store that cannot move a staged version writes that.
         """
         ...
 
     def discard(self, key: str, staged: StoredVersion) -> None:
         """Take a staged version away. A no-op if it is gone; never touches a published one."""
+        ...
+
+    def label(self, key: str, version: StoredVersion, new: NewVersion) -> StoredVersion:
+        """Write our number, rotation id and fingerprint on a version that lies there without them (`adopt`).
+
+        Raises RefusedError if that version has another number of ours already.
+        """
         ...
 
     def disable(self, key: str, version: StoredVersion) -> None:

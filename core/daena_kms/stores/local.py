@@ -240,7 +240,13 @@ class LocalStore:
             ) from None
         return KeyMaterial(opened)
 
-    def promote(self, key: str, staged: StoredVersion, planned: StoredVersion | None) -> StoredVersion:
+    def promote(
+        self,
+        key: str,
+        staged: StoredVersion,
+        planned: StoredVersion | None,
+        material: KeyMaterial,  # noqa: ARG002  # the staged row itself is published
+    ) -> StoredVersion:
         expected = planned.number if planned else 0
         with self._changing() as db:
             (active,) = self._one("SELECT active FROM keys WHERE name = ?", key)
@@ -256,6 +262,15 @@ class LocalStore:
     def discard(self, key: str, staged: StoredVersion) -> None:
         with self._changing() as db:
             db.execute("DELETE FROM versions WHERE key = ? AND number = ? AND state = 'staged'", (key, staged.number))
+
+    def label(self, key: str, version: StoredVersion, new: NewVersion) -> StoredVersion:
+        if version.number != new.number:
+            raise RefusedError(f"version {version.number} of {key} is sealed under its number", "adopt it as it is")
+        with self._changing() as db:
+            db.execute(
+                "UPDATE versions SET fingerprint = ? WHERE key = ? AND number = ?", (new.fingerprint, key, new.number)
+            )
+            return self._version(key, new.number)
 
     def disable(self, key: str, version: StoredVersion) -> None:
         self._set_state(key, version, "published", "disabled")
