@@ -1,0 +1,184 @@
+"""What may happen to old versions: retire, disable, enable, destroy, roll back, mark."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daena_kms.errors import KmsError, NotFoundError, RefusedError
+from daena_kms.model import State, Status
+from daena_kms.policy import KeyPolicy
+from daena_kms.service import Service
+from tests.support.worlds import BACKENDS, KEY, Clock, World, seeded
+
+
+def _world(tmp_path: Path, backend: str = "local", *, rotations: int = 4, **policy: object) -> World:
+    clock = Clock()
+    wanted = KeyPolicy(create=True, **policy)  # type: ignore[arg-type]
+    world = World(BACKENDS[backend](tmp_path, clock, seeded()), clock, wanted)
+    for _ in range(rotations):
+        world.rotate()
+        clock.move(days=91)
+    return world
+
+
+def _states(world: World) -> dict[int, State]:
+    return {number: record.state for number, record in world.history().versions.items()}
+
+
+A, D, X, GONE = State.ACTIVE, State.DECRYPT_ONLY, State.DISABLED, State.DESTROYED
+
+
+def test_by_default_every_earlier_version_stays_readable_for_good(tmp_path: Path) -> None:
+    assert _states(_world(tmp_path, rotations=6)) == {1: D, 2: D, 3: D, 4: D, 5: D, 6: A}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_policy_that_keeps_fewer_disables_the_oldest(backend: str, tmp_path: Path) -> None:
+    world = _world(tmp_path, backend, keep_versions=1, rotations=4)
+    assert _states(world) == {1: X, 2: X, 3: D, 4: A}
+    world.check()
+    with pytest.raises(RefusedError, match="disabled"):
+        world.service().get(KEY, 1, reveal=True)
+    assert world.service().enable(KEY, 1).status is Status.DONE
+    assert world.service().get(KEY, 1, reveal=True).material is not None
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_version_is_retired_inside_its_grace_and_a_later_tick_does_it(backend: str, tmp_path: Path) -> None:
+    world = _world(tmp_path, backend, keep_versions=0, grace_days=30, rotations=1)
+    world.rotate()
+    assert _states(world) == {1: D, 2: A}
+    world.clock.move(days=29)
+    world.rotate()
+    assert _states(world) == {1: D, 2: A}
+    world.clock.move(days=2)
+    outcome = world.rotate()
+    assert outcome.notes == ("retired; disabled: 1",)
+    assert _states(world) == {1: X, 2: A}
+    assert [e.event for e in world.history().entries[-2:]] == ["change-started", "retired"]
+    world.check()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_destruction_waits_and_is_carried_out_by_a_tick(backend: str, tmp_path: Path) -> None:
+    world = _world(tmp_path, backend, destroy_after_days=7)
+    outcome = world.service().destroy(KEY, 1)
+    assert outcome.message.startswith("destroy-scheduled: version 1")
+    world.rotate()
+    assert _states(world)[1] is D
+    assert world.service().get(KEY, 1, reveal=True).material is not None
+    world.clock.move(days=8)
+    world.rotate()
+    assert _states(world)[1] is GONE
+    world.check()
+    with pytest.raises(KmsError):
+        world.store.read(KEY, world.store.observe(KEY).versions[0])
+
+
+def test_a_destruction_can_be_cancelled_while_it_waits(tmp_path: Path) -> None:
+    world = _world(tmp_path, destroy_after_days=7)
+    world.service().destroy(KEY, 1)
+    world.service().destroy(KEY, 1, cancel=True)
+    world.clock.move(days=30)
+    world.rotate()
+    assert _states(world)[1] is D
+    with pytest.raises(RefusedError, match="not scheduled"):
+        world.service().destroy(KEY, 1, cancel=True)
+
+
+REFUSALS: dict[str, tuple[dict[str, object], Callable[[Service], object], str]] = {
+    "destroy the active version": ({"destroy_after_days": 1}, lambda s: s.destroy(KEY, 4), "is active"),
+    "destroy the previous version": ({"destroy_after_days": 1}, lambda s: s.destroy(KEY, 3), "one of the last two"),
+    "destroy inside the grace": (
+        {"destroy_after_days": 1, "grace_days": 3000}, lambda s: s.destroy(KEY, 1), "inside its grace period",
+    ),
+    "destroy where the policy never destroys": ({}, lambda s: s.destroy(KEY, 1), "never destroys"),
+    "disable the active version": ({}, lambda s: s.disable(KEY, 4), "is active"),
+    "enable what is not disabled": ({}, lambda s: s.enable(KEY, 1), "is decrypt-only, not disabled"),
+    "roll back to the active version": ({}, lambda s: s.rollback(KEY, 4), "is active, not decrypt-only"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("policy", "act", "reason"), REFUSALS.values(), ids=REFUSALS)
+def test_what_is_refused_changes_nothing(
+    policy: dict[str, object], act: Callable[[Service], object], reason: str, tmp_path: Path
+) -> None:
+    world = _world(tmp_path, "memory-fenced", **policy)
+    entries = len(world.history().entries)
+    with pytest.raises(RefusedError, match=reason) as refused:
+        act(world.service())
+    assert refused.value.hint
+    assert len(world.history().entries) == entries
+    world.check()
+
+
+@pytest.mark.parametrize("what", ["disable", "enable", "destroy", "rollback", "compromised", "get"])
+def test_a_version_that_is_not_there(what: str, tmp_path: Path) -> None:
+    world = _world(tmp_path, "memory-fenced", rotations=2, destroy_after_days=1)
+    with pytest.raises(NotFoundError, match="has no version 9") as problem:
+        getattr(world.service(), what)(KEY, 9)
+    assert problem.value.hint == "there are: 1, 2"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_rollback_is_a_new_number_with_the_old_material(backend: str, tmp_path: Path) -> None:
+    world = _world(tmp_path, backend, rotations=2)
+    before = world.service().get(KEY, 1, reveal=True).material
+    outcome = world.service().rollback(KEY, reason="the new one broke the importer")
+    assert (outcome.number, outcome.status) == (3, Status.DONE)
+    assert world.service().get(KEY, reveal=True).material == before
+    assert _states(world) == {1: D, 2: D, 3: A}
+    (status,) = world.service().status([KEY])
+    assert status.material_age_days > status.age_days == 0
+    world.check()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_compromised_active_version_is_replaced_at_once_and_never_comes_back(backend: str, tmp_path: Path) -> None:
+    world = _world(tmp_path, backend, rotations=1)
+    outcome = world.service().compromised(KEY, 1, "found in a log")
+    assert (outcome.status, outcome.number) == (Status.ROTATED, 2)
+    assert world.history().versions[1].compromised
+    with pytest.raises(RefusedError, match="is compromised"):
+        world.service().rollback(KEY)
+    again = world.service().compromised(KEY, 1)
+    assert again.status is Status.DONE
+    assert _states(world) == {1: D, 2: A}
+    world.check()
+
+
+def test_the_mark_reaches_every_number_with_the_same_material(tmp_path: Path) -> None:
+    world = _world(tmp_path, "memory-fenced", rotations=2)
+    world.service().rollback(KEY)
+    outcome = world.service().compromised(KEY, 1)
+    assert outcome.status is Status.ROTATED, "version 3 is a copy of 1, and active"
+    assert {n for n, v in world.history().versions.items() if v.compromised} == {1, 3}
+
+
+def test_marking_an_old_version_rotates_nothing(tmp_path: Path) -> None:
+    world = _world(tmp_path, "memory-fenced", rotations=3)
+    assert world.service().compromised(KEY, 1).message == "compromised: version 1 is marked"
+    assert _states(world) == {1: D, 2: D, 3: A}
+
+
+def test_a_paused_key_is_not_rotated_unless_forced_or_compromised(tmp_path: Path) -> None:
+    world = _world(tmp_path, "memory-fenced", rotations=1)
+    world.service().pause(KEY, "change freeze")
+    assert world.rotate().status is Status.PAUSED
+    assert world.force().status is Status.ROTATED
+    world.clock.move(days=91)
+    assert world.rotate().status is Status.PAUSED
+    assert world.service().compromised(KEY, 2).status is Status.ROTATED
+    world.service().resume(KEY)
+    world.clock.move(days=91)
+    assert world.rotate().status is Status.ROTATED
+
+
+def test_status_says_what_is_overdue(tmp_path: Path) -> None:
+    world = _world(tmp_path, "memory-fenced", rotations=1)
+    (status,) = world.service().status()
+    assert (status.active, status.age_days, status.limit_days, status.overdue) == (1, 91, 90, True)
+    world.rotate()
+    (status,) = world.service().status()
+    assert (status.active, status.age_days, status.overdue, status.in_progress) == (2, 0, False, "")

@@ -1,0 +1,132 @@
+"""The manifests' own keys: made once, by however many at a time, and renewed with a signature of the old."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from daena_kms import trust
+from daena_kms.errors import ConfigurationError, IntegrityError, NotFoundError
+from daena_kms.fleet import Order
+from daena_kms.keyring import Fingerprints
+from daena_kms.material import KeyMaterial
+from daena_kms.model import Status
+from daena_kms.names import RESERVED_KEY
+from tests.support.doubles import MemoryLedger
+from tests.support.worlds import BACKENDS, KEY, Backend, Clock, Effects, Mortal, World, dying, seeded
+
+
+def test_many_inits_at_once_agree_on_one_public_key(backend: Backend, clock: Clock) -> None:
+    def init(_: int) -> str:
+        return trust.initialise(backend.store, backend.ledger, clock=clock, trigger="test").public_key
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(init, range(8)))) == 1
+    assert backend.ledger.sequences(RESERVED_KEY) == [1]
+    trust.open_keyring(backend.store, backend.ledger)
+
+
+@pytest.mark.parametrize("backend_name", BACKENDS)
+@pytest.mark.parametrize("renewing", [False, True])
+def test_an_init_that_dies_anywhere_can_be_run_again(backend_name: str, renewing: bool, tmp_path: Path) -> None:
+    make = trust.renew if renewing else trust.initialise
+    for die_at in range(1, 7):
+        clock = Clock()
+        backend = BACKENDS[backend_name](tmp_path / str(die_at), clock, seeded(die_at))
+        if renewing:
+            trust.initialise(backend.store, backend.ledger, clock=clock, trigger="test")
+        effects = Effects(die_at)
+        with dying():
+            make(Mortal(backend.store, effects), Mortal(backend.ledger, effects), clock=clock, trigger="test")
+        assert len(effects.names) == die_at
+        if die_at < 6 or not renewing:
+            make(backend.store, backend.ledger, clock=clock, trigger="test")
+        keyring = trust.open_keyring(backend.store, backend.ledger)
+        assert len(keyring.trust.generations) == 1 + renewing
+
+
+def test_a_renewal_keeps_old_evidence_good_and_signs_with_new_keys(world: World) -> None:
+    world.rotate()
+    world.service().renew("test")
+    world.keyring = trust.open_keyring(world.store, world.ledger)
+    world.clock.move(days=91)
+    assert world.rotate().status is Status.ROTATED
+    world.check()
+    entries = world.history().entries
+    assert len({entry.signer for entry in entries}) == 2
+    assert [entry.fingerprint.split(":")[0] for entry in entries] == ["1", "1", "2", "2"]
+
+
+def test_a_retired_key_signs_nothing_any_more(world: World) -> None:
+    world.rotate()
+    old = world.service()
+    world.service().renew("test")
+    world.clock.move(days=91)
+    old.rotate(Order())
+    world.keyring = trust.open_keyring(world.store, world.ledger)
+    assert "after that key was retired" in world.problems()[0]
+
+
+def test_the_pinned_key_is_the_first_for_good(world: World) -> None:
+    first = world.keyring.trust.generations[0].public_key.hex()
+    assert world.service().renew("test").public_key == first
+    trust.open_keyring(world.store, world.ledger, first)
+    second = trust.open_keyring(world.store, world.ledger).trust.generations[1].public_key.hex()
+    with pytest.raises(IntegrityError, match="not the pinned one"):
+        trust.open_keyring(world.store, world.ledger, second)
+
+
+def test_a_ledger_that_was_never_initialised(backend: Backend) -> None:
+    with pytest.raises(NotFoundError, match="never initialised"):
+        trust.open_keyring(backend.store, backend.ledger)
+
+
+def test_the_store_of_other_manifests_is_refused(world: World, tmp_path: Path) -> None:
+    clock = Clock()
+    other = World(BACKENDS["memory-fenced"](tmp_path, clock, seeded(9)), clock)
+    with pytest.raises(IntegrityError, match="no reserved key that fits"):
+        trust.open_keyring(other.store, world.ledger)
+
+
+def test_manifests_that_lost_their_first_object_are_not_begun_anew(world: World) -> None:
+    world.rotate()
+    bare = MemoryLedger()
+    bare.append(KEY, 1, world.ledger.read(KEY, 1) or b"")
+    with pytest.raises(ConfigurationError, match="nothing says whose keys signed it"):
+        trust.initialise(world.store, bare, clock=world.clock, trigger="test")
+
+
+def test_lost_manifests_are_begun_anew_with_the_stores_keys_and_its_key_is_adopted(world: World) -> None:
+    world.rotate()
+    world.clock.move(days=91)
+    world.rotate()
+    before = {n: world.service().get(KEY, n, reveal=True).material for n in (1, 2)}
+    public = world.keyring.trust.generations[0].public_key
+    bare = MemoryLedger()
+    bare.address = world.ledger.address
+    world.ledger = bare
+    trust.initialise(world.store, bare, clock=world.clock, trigger="test")
+    world.keyring = trust.open_keyring(world.store, bare)
+    assert world.keyring.trust.generations[0].public_key == public
+    outcome = world.force()
+    assert outcome.status is Status.FAILED, "what is lost is said, not papered over"
+    assert world.service().adopt(KEY, reason="manifests lost").status is Status.DONE
+    assert {n: world.service().get(KEY, n, reveal=True).material for n in (1, 2)} == before
+    world.check()
+    world.clock.move(days=91)
+    assert world.rotate().number == 3
+    world.check()
+
+
+def test_fingerprints_are_keyed_per_key_and_per_generation() -> None:
+    material = KeyMaterial(b"weak")
+    one, two = Fingerprints({1: b"a" * 32}), Fingerprints({1: b"b" * 32})
+    assert one.of(KEY, material) == one.of(KEY, KeyMaterial(b"weak"))
+    assert len({one.of(KEY, material), one.of("other-key", material), two.of(KEY, material)}) == 3
+    renewed = Fingerprints({1: b"a" * 32, 2: b"c" * 32})
+    renewed.check(KEY, material, one.of(KEY, material))
+    assert renewed.of(KEY, material).startswith("2:")
+    with pytest.raises(IntegrityError, match="not the one that its fingerprint names"):
+        renewed.check(KEY, KeyMaterial(b"week"), one.of(KEY, material))
+    with pytest.raises(IntegrityError, match="a fingerprint key we do not hold"):
+        one.check(KEY, material, renewed.of(KEY, material))
