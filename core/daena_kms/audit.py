@@ -16,7 +16,7 @@ from .manifest import EMPTY, Head, History
 from .model import Anchor, Observed, State, StoredVersion, VersionRecord
 from .names import RESERVED_KEY
 from .stores.base import KeyStore
-from .trust import read_trust
+from .trust import Root, read_root
 
 
 class KeyAudit(Struct, frozen=True):
@@ -57,12 +57,16 @@ def verify_manifests(ledger: Ledger, pin: str = "", keys: Sequence[str] = ()) ->
 
     Raises IntegrityError if the ledger's own keys are not sound, NotFoundError if it was never initialised.
     """
-    trust, _ = read_trust(ledger, pin)
-    audits = []
-    for key in keys or [key for key in ledger.names() if key != RESERVED_KEY]:
-        chain = read_chain(ledger, key, trust)
-        audits.append(_offline(key, chain))
-    return audits
+    root = read_root(ledger, pin)
+    wanted = keys or [key for key in ledger.names() if key != RESERVED_KEY]
+    return [*verify_root(root), *(_offline(key, read_chain(ledger, key, root.trust)) for key in wanted)]
+
+
+def verify_root(root: Root) -> list[KeyAudit]:
+    """What is wrong with the ledger's own chain; nothing, if nothing is."""
+    problems = tuple(f"entry {junk.sequence} of {RESERVED_KEY} is no entry of ours" for junk in root.junk)
+    entries = len(root.trust.generations)
+    return [KeyAudit(RESERVED_KEY, entries, problems, head=root.head.hash)] if problems else []
 
 
 def _offline(key: str, chain: Chain) -> KeyAudit:
@@ -119,6 +123,8 @@ def _check_store(store: KeyStore, key: str, chain: Chain, seen: Observed, finger
 def _check_version(
     store: KeyStore, key: str, record: VersionRecord, lying: StoredVersion | None, fingerprints: Fingerprints
 ) -> str:
+    if lying is not None and lying.enabled and record.state in (State.DISABLED, State.DESTROYED):
+        return f"version {record.number} is {record.state}, but the store still gives it out"
     if record.state is State.DESTROYED:
         return ""
     if lying is None:

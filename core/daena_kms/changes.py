@@ -29,7 +29,8 @@ def record_of(run: "Run", number: int) -> VersionRecord:
     return lifecycle.version_of(run.key, history.versions, number)
 
 
-def _disable(run: "Run", record: VersionRecord) -> VersionRecord:
+def _disable(run: "Run", view: plan.View, record: VersionRecord) -> VersionRecord:
+    run.last_look(view)
     run.store.disable(run.key, location(record))
     return replace(record, state=State.DISABLED)
 
@@ -47,18 +48,20 @@ def apply(run: "Run", claim: Claim, view: plan.View) -> list[VersionRecord]:
         return _adopt(run, history, view.seen, claim)
     if claim.operation is Operation.RETIRE:
         retirable = lifecycle.retirable(history.versions.values(), run.policy or KeyPolicy(), now)
-        return [_disable(run, record) for record in retirable]
+        return [_disable(run, view, record) for record in retirable]
     record = lifecycle.version_of(run.key, history.versions, claim.number)
     if claim.operation is Operation.DISABLE:
         lifecycle.check_disable(run.key, record)
-        return [_disable(run, record)]
+        return [_disable(run, view, record)]
     if claim.operation is Operation.ENABLE:
         lifecycle.check_enable(run.key, record)
+        run.last_look(view)
         run.store.enable(run.key, location(record))
         return [replace(record, state=State.DECRYPT_ONLY)]
     if record.destroy_at is None:
         raise RefusedError(f"the destruction of version {record.number} of {run.key} was cancelled")
     lifecycle.check_destroy(run.key, history.versions, record, run.policy or KeyPolicy(), now)
+    run.last_look(view)
     run.store.destroy(run.key, location(record))
     return [replace(record, state=State.DESTROYED, destroy_at=None)]
 
@@ -71,6 +74,9 @@ def _adopt(run: "Run", history: History, seen: Observed, claim: Claim) -> list[V
     records = []
     for version in seen.versions:
         known = history.versions.get(version.number)
+        if known is not None and version.enabled:
+            # A known number keeps its material for ever: what was swapped is not taken in under it.
+            run.fingerprints.check(run.key, run.store.read(run.key, version), known.fingerprint)
         adopted = known or _adopted_record(run, version, claim.made_at or version.created_at or now)
         records.append(_restated(adopted, version, seen.newest, now))
     held = {version.number for version in seen.versions}
@@ -122,7 +128,7 @@ class Marks:
 
             def draft(head: Head, history: History) -> Draft:
                 record = lifecycle.version_of(key, history.versions, number)
-                same = [v for v in history.versions.values() if v.fingerprint == record.fingerprint]
+                same = lifecycle.same_material(history.versions, record)
                 marked = tuple(replace(v, compromised=True) for v in same)
                 urgent = any(v.state is State.ACTIVE for v in same)
                 about = _about(Event.COMPROMISED, record, head, changes=marked, reason=reason)
@@ -169,6 +175,9 @@ class Marks:
             record = lifecycle.version_of(key, history.versions, number)
             if record.destroy_at is None:
                 raise RefusedError(f"version {number} of {key} is not scheduled for destruction", "see `status`")
+            claim = head.state.claim
+            if claim is not None and (claim.operation, claim.number) == (Operation.DESTROY, number):
+                raise RefusedError(f"version {number} of {key} is being destroyed: it is too late", "see `history`")
             kept = replace(record, destroy_at=None)
             return self._rescheduled(Event.DESTROY_CANCELLED, kept, head, history, policy, reason)
 
@@ -192,7 +201,8 @@ class Marks:
             behind = replace(head, next_sequence=head.next_sequence + len(junk))
             head = self._journal.append(key, behind, replace(draft, junk=junk))
         if head.entry is not None and self._store.observe(key).exists:
-            self._store.write_anchor(key, self._journal.anchor(key, head))
+            attention = head.state.attention_at
+            self._store.write_anchor(key, self._journal.anchor(key, head, attention_at=attention))
         return len(junk)
 
     def _rescheduled(
@@ -222,7 +232,8 @@ class Marks:
             except ConflictError:
                 continue
             claim = head.state.claim
-            anchor = self._journal.anchor(key, head, attention_at=claim.lease_until if claim else None)
+            attention = claim.lease_until if claim else head.state.attention_at
+            anchor = self._journal.anchor(key, head, attention_at=attention)
             self._store.write_anchor(key, anchor)
             return head
         raise ConflictError(f"the manifest of {key} keeps growing", "run it again")

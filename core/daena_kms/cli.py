@@ -82,8 +82,9 @@ def cli(*, verbose: bool) -> None:
 
     Settings come from the environment (DAENA_...); the policy from daena-kms.toml or DAENA_POLICY.
     """
+    logging.getLogger("daena_kms").addHandler(console.log_handler() if verbose else logging.NullHandler())
     if verbose:
-        logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s %(message)s")
+        logging.getLogger("daena_kms").setLevel(logging.DEBUG)
 
 
 @cli.command()
@@ -205,7 +206,13 @@ def verify(*, keys: tuple[str, ...], manifests: Path | None, public_key: str, as
       daena-key-rotate verify
       daena-key-rotate verify --manifests /evidence/manifests --public-key 0f3c...
     """
+    if public_key and manifests is None:
+        raise click.UsageError("--public-key goes with --manifests; DAENA_PUBLIC_KEY pins the key otherwise")
     if manifests is not None:
+        if not public_key:
+            console.warning(
+                "without --public-key the copy vouches for itself: compare its key with the one `init` printed"
+            )
         if not manifests.is_dir():
             raise ConfigurationError(f"{manifests} is not a folder", "give the folder that holds a folder per key")
         ledger = FolderLedger(manifests, manifests.absolute().as_uri())

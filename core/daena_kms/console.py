@@ -3,6 +3,7 @@ never under NO_COLOR; plain lines in a pipe; `--json` prints one JSON document a
 """
 
 import base64
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -242,6 +243,23 @@ def _on_terminal() -> bool:
 
 def _no_colour() -> bool:
     return bool(os.environ.get("NO_COLOR"))
+
+
+class _Fields(logging.Formatter):
+    """The message, then every field of the event."""
+
+    _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = (f"{name}={value}" for name, value in vars(record).items() if name not in self._KNOWN)
+        return " ".join([super().format(record), *fields])
+
+
+def log_handler() -> logging.Handler:
+    """For `--verbose`: every event of the library on stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Fields("%(asctime)s %(name)s: %(message)s"))
+    return handler
 
 
 def asks() -> bool:

@@ -67,7 +67,7 @@ def overdue(policy: KeyPolicy, active_since: datetime, now: datetime) -> bool:
 def assess(row: InventoryRow | None, key: str, policy: KeyPolicy | None, now: datetime, tick: Tick) -> Verdict:
     """What a tick at `now` does about a key that the store lists (or not), under its policy (or none)."""
     if policy is None:
-        return Verdict(Status.UNMANAGED, "no policy names this key: it is not rotated")
+        return _unmanaged(row, now)
     if row is None or row.newest == 0:
         return Verdict(
             Status.DUE,
@@ -76,9 +76,19 @@ def assess(row: InventoryRow | None, key: str, policy: KeyPolicy | None, now: da
     anchor = row.anchor
     if anchor is None or anchor.active_since is None or anchor.number != row.newest:
         return Verdict(Status.DUE, "the store and the manifest have to be compared")
-    if anchor.attention_at is not None and anchor.attention_at <= now:
+    if _needs_attention(anchor, now):
         return Verdict(Status.DUE, "something was left open or scheduled")
     return _by_age(key, policy, anchor, anchor.active_since, now, tick)
+
+
+def _unmanaged(row: InventoryRow | None, now: datetime) -> Verdict:
+    if row is not None and row.anchor is not None and _needs_attention(row.anchor, now):
+        return Verdict(Status.DUE, "something was left open or scheduled; no policy names this key")
+    return Verdict(Status.UNMANAGED, "no policy names this key: it is not rotated")
+
+
+def _needs_attention(anchor: Anchor, now: datetime) -> bool:
+    return anchor.attention_at is not None and anchor.attention_at <= now
 
 
 def _by_age(key: str, policy: KeyPolicy, anchor: Anchor, active_since: datetime, now: datetime, tick: Tick) -> Verdict:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from . import due, lifecycle
 from .errors import KmsError, NotFoundError
-from .manifest import History
+from .manifest import Head, History
 from .model import Anchor, InventoryRow, Operation, Outcome, Status
 from .plan import Work
 from .policy import KeyPolicy, RotationPolicy, Tick
@@ -24,6 +24,7 @@ from .rotation import Run, Tools
 log = logging.getLogger(__name__)
 
 FAILING = {Status.FAILED}
+_NEVER = datetime.min.replace(tzinfo=UTC)  # no version is that old: age alone does not rotate
 Progress = Callable[[Outcome], None]
 
 
@@ -155,7 +156,7 @@ def rotate_one(tools: Tools, item: Planned, order: Order, now: datetime, tick: T
         attention = run.head.state.attention_at
         if attention is None or attention > tools.clock() or outcome.status is Status.IN_PROGRESS:
             return outcome
-        return _housekeeping(tools, item, outcome)
+        return _housekeeping(tools, item, outcome, run.head)
     except KmsError as problem:
         log.warning("key failed", extra={"key": item.key, "problem": problem.message})
         return _failed(item, problem.message, problem.hint)
@@ -173,7 +174,7 @@ def _failed(item: Planned, message: str, hint: str) -> Outcome:
 def _work(item: Planned, order: Order, now: datetime, tick: Tick) -> Work:
     if item.policy is None:
         # Nothing is rotated without a policy; what an earlier run left open is still brought to its end.
-        operation, limit = Operation.ROTATE, datetime.min.replace(tzinfo=UTC)
+        operation, limit = Operation.ROTATE, _NEVER
     elif not item.exists:
         if not item.policy.create:
             raise NotFoundError(
@@ -181,6 +182,8 @@ def _work(item: Planned, order: Order, now: datetime, tick: Tick) -> Work:
                 "a typo? otherwise `create` it, `import` it, or set create = true",
             )
         operation, limit = Operation.CREATE, None
+    elif item.policy.window is not None and item.policy.window.closes(now) is None:
+        operation, limit = Operation.ROTATE, _NEVER  # looked at for another reason than its age
     else:
         operation, limit = Operation.ROTATE, due.cutoff(item.key, item.policy, now, tick)
     return Work(
@@ -194,15 +197,27 @@ def _work(item: Planned, order: Order, now: datetime, tick: Tick) -> Work:
     )
 
 
-def _housekeeping(tools: Tools, item: Planned, outcome: Outcome) -> Outcome:
+def _housekeeping(tools: Tools, item: Planned, outcome: Outcome, head: Head) -> Outcome:
     """Carry out what is scheduled for old versions: destructions asked for, retirements whose grace has passed."""
     notes = list(outcome.notes)
-    for work in _scheduled(tools, item.key, item.policy or KeyPolicy()):
+    works = _scheduled(tools, item.key, item.policy or KeyPolicy())
+    if not works:
+        _call_off(tools, item, head)
+    for work in works:
         done = Run(tools, work, item.policy).execute()
         notes.append(done.message)
         if done.status is Status.FAILED:
             return replace(done, notes=tuple(notes))
     return replace(outcome, notes=tuple(notes))
+
+
+def _call_off(tools: Tools, item: Planned, head: Head) -> None:
+    """The policy changed and nothing is to be done any more: the head beside the key says when to look again."""
+    records = History(tools.journal.history(item.key)).versions.values()
+    active = head.state.active
+    if active is not None and not active.compromised:
+        attention = lifecycle.attention_at(records, item.policy)
+        tools.store.write_anchor(item.key, tools.journal.anchor(item.key, head, attention_at=attention))
 
 
 def _scheduled(tools: Tools, key: str, policy: KeyPolicy) -> list[Work]:
@@ -236,7 +251,7 @@ def _untouched(item: Planned) -> Outcome:
 
 def _oldest_first(item: Planned) -> tuple[datetime, str]:
     since = item.anchor.active_since if item.anchor else None
-    return since or datetime.min.replace(tzinfo=UTC), item.key
+    return since or _NEVER, item.key
 
 
 def dry_run(planned: Iterable[Planned]) -> tuple[Outcome, ...]:

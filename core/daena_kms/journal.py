@@ -68,16 +68,20 @@ class Journal:
             trigger=self.trigger,
             signer=self.keyring.signer,
         )
+        entry = manifest.parse(stored)  # what we could not read back ourselves is never written
         try:
             self.ledger.append(key, head.next_sequence, stored)
         except (ExistsError, UnavailableError) as problem:
             self._settle(key, head.next_sequence, stored, problem)
-        entry = manifest.parse(stored)
         log.info("manifest entry", extra={"key": key, "event": entry.event, "sequence": entry.sequence})
         return Head(entry, manifest.entry_hash(stored), entry.sequence + 1)
 
-    def anchor(self, key: str, head: Head, *, attention_at: datetime | None = None) -> Anchor:
-        """What is to be stored beside the key for this head."""
+    def moved_on(self, key: str, head: Head) -> bool:
+        """True if something was written after `head`. One read."""
+        return self.ledger.read(key, head.next_sequence) is not None
+
+    def anchor(self, key: str, head: Head, *, attention_at: datetime | None) -> Anchor:
+        """What is to be stored beside the key for this head; `attention_at` is when a tick must look at the latest."""
         state = head.state
         if head.entry is None:
             raise ValueError("an empty manifest has no anchor")
@@ -86,7 +90,7 @@ class Journal:
             hash=head.hash,
             number=state.active.number if state.active else 0,
             active_since=state.active.active_since if state.active else None,
-            attention_at=attention_at or state.attention_at,
+            attention_at=attention_at,
             paused=state.paused,
         )
         return replace(anchor, mac=self.keyring.fingerprints.seal(key, unsealed(anchor)))

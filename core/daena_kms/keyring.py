@@ -121,7 +121,8 @@ class Fingerprints:
 
     def sealed(self, key: str, anchor: bytes, seal: str) -> bool:
         """True if `seal` was made for that anchor of that key, with any generation of ours."""
-        return any(hmac.compare_digest(self._seal(key, anchor, g), seal) for g in reversed(self._secrets))
+        given = seal.encode(errors="replace")
+        return any(hmac.compare_digest(self._seal(key, anchor, g).encode(), given) for g in reversed(self._secrets))
 
     def check_value(self) -> str:
         """Shows in the ledger which fingerprint key belongs to it, without showing the key."""

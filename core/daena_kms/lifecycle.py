@@ -56,6 +56,22 @@ def attention_at(versions: Iterable[VersionRecord], policy: KeyPolicy | None) ->
     return min(times, default=None)
 
 
+def same_material(versions: Versions, record: VersionRecord) -> list[VersionRecord]:
+    """Every version that has that version's material: itself, what it is a copy of, and every copy."""
+    found = {record.number}
+    while True:
+        fingerprints = {versions[number].fingerprint for number in found}
+        sources = {versions[number].source for number in found}
+        grown = {
+            v.number
+            for v in versions.values()
+            if v.number in found or v.number in sources or v.source in found or v.fingerprint in fingerprints
+        }
+        if grown == found:
+            return [versions[number] for number in sorted(found)]
+        found = grown
+
+
 def check_rollback(key: str, record: VersionRecord) -> None:
     """Raise RefusedError unless that version's material may become active again."""
     if record.compromised:

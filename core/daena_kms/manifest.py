@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from .errors import IntegrityError
+from .errors import ConfigurationError, IntegrityError
 from .keyring import Signer, Trust
 from .model import Burnt, Claim, KeyState, Operation, State, Time, VersionRecord
 
@@ -72,6 +72,7 @@ ENDING = {
 _ENDS_CLAIM = set(ENDING.values()) | {Event.DISCARDED}
 _NEEDS_CLAIM = _ENDS_CLAIM - {Event.ADOPTED}  # what a late writer published is adopted with no claim open
 _TRUST_EVENTS = {Event.INITIALISED, Event.RENEWED}
+_NAMES_JUNK = {Event.REPAIRED, Event.RENEWED}
 
 
 class TrustRecord(Struct, frozen=True, forbid_unknown_fields=True):
@@ -136,6 +137,7 @@ class Draft(Struct, frozen=True):
     changes: tuple[VersionRecord, ...] = ()
     claim: Claim | None = None
     retry_at: datetime | None = None
+    """DISCARDED: when the next number may be tried. Other entries leave it as it was, or end it."""
     attention_at: datetime | None = None
     trust: TrustRecord | None = None
     junk: tuple[Junk, ...] = ()
@@ -156,7 +158,7 @@ class Head(Struct, frozen=True):
 
 EMPTY = Head(None, "", 1)
 
-_encoder = msgspec.json.Encoder(order="deterministic")
+_encoder = msgspec.json.Encoder(order="sorted")
 _decoder = msgspec.json.Decoder(Entry)
 
 
@@ -171,7 +173,10 @@ def entry_hash(stored: bytes) -> str:
 
 
 def seal(head: Head, draft: Draft, *, key: str, now: datetime, actor: str, trigger: str, signer: Signer) -> bytes:
-    """The bytes of the entry that follows `head`, signed."""
+    """The bytes of the entry that follows `head`, signed.
+
+    Raises ConfigurationError for text that no entry can hold: nothing is written then.
+    """
     unsigned = Entry(
         format=FORMAT,
         sequence=head.next_sequence,
@@ -195,8 +200,14 @@ def seal(head: Head, draft: Draft, *, key: str, now: datetime, actor: str, trigg
         trust=draft.trust,
         junk=draft.junk,
     )
-    signature = signer.sign(SIGNATURE_CONTEXT + canonical(unsigned))
-    return canonical(replace(unsigned, signature=base64.b64encode(signature).decode()))
+    try:
+        signature = signer.sign(SIGNATURE_CONTEXT + canonical(unsigned))
+    except UnicodeEncodeError:
+        raise ConfigurationError("the reason or request id is not valid text", "use plain Unicode") from None
+    stored = canonical(replace(unsigned, signature=base64.b64encode(signature).decode()))
+    if len(stored) > MAX_ENTRY_BYTES:
+        raise ConfigurationError(f"a manifest entry of {len(stored)} bytes is too large", "shorten the reason")
+    return stored
 
 
 def open_entry(stored: bytes, *, key: str, sequence: int, trust: Trust) -> Entry:
@@ -238,6 +249,8 @@ def follow(head: Head, entry: Entry, stored: bytes, trust: Trust) -> Head:
     skipped = [j.sequence for j in entry.junk]
     if list(range(head.next_sequence, entry.sequence)) != skipped:
         raise IntegrityError(f"entry {head.next_sequence} is missing")
+    if entry.junk and entry.event not in _NAMES_JUNK:
+        raise IntegrityError(f"a {entry.event} entry cannot step over anything")
     if entry.previous != head.hash:
         raise IntegrityError("it does not continue the entry before it: one of the two was replaced")
     if head.entry is not None and trust.order(entry.signer) < trust.order(head.entry.signer):
@@ -266,7 +279,7 @@ def as_draft(entry: Entry) -> Draft:
 def advance(before: KeyState, draft: Draft) -> KeyState:
     """The state after an entry. Raises IntegrityError for an entry that cannot follow that state."""
     state = _numbered(_with_changes(before, draft.changes), draft.changes)
-    state = replace(state, attention_at=draft.attention_at, retry_at=draft.retry_at)
+    state = replace(state, attention_at=draft.attention_at)
     if draft.event in STARTED:
         return _started(state, draft.claim)
     if draft.event in RESUMED:
@@ -274,14 +287,24 @@ def advance(before: KeyState, draft: Draft) -> KeyState:
     if draft.event in _NEEDS_CLAIM and before.claim is None:
         raise IntegrityError(f"{draft.event} without a claim before it")
     if draft.event is Event.DISCARDED:
-        return replace(_burn(state), claim=None, failures=before.failures + _making(before))
+        failures = before.failures + _making(before)
+        return replace(_burn(state), claim=None, failures=failures, retry_at=draft.retry_at)
     if draft.event in _ENDS_CLAIM:
-        return replace(state, claim=None, failures=0 if _making(before) else before.failures)
+        _check_ending(before, draft.event)
+        made = _making(before)
+        return replace(
+            state, claim=None, failures=0 if made else before.failures, retry_at=None if made else before.retry_at
+        )
     if draft.event is Event.PAUSED:
         return replace(state, paused=True)
     if draft.event is Event.RESUMED:
-        return replace(state, paused=False, failures=0)
+        return replace(state, paused=False, failures=0, retry_at=None)
     return state
+
+
+def _check_ending(before: KeyState, event: Event) -> None:
+    if before.claim is not None and ENDING[before.claim.operation] is not event:
+        raise IntegrityError(f"{event} does not end a {before.claim.operation}")
 
 
 def _making(state: KeyState) -> bool:
@@ -360,7 +383,9 @@ class History:
 
     def _add(self, entry: Entry) -> None:
         self.versions.update((record.number, record) for record in entry.changes)
-        if entry.request:
+        if entry.event is Event.DISCARDED:
+            self.requests.discard(entry.request)  # it came to nothing: asked again, it is tried again
+        elif entry.request:
             self.requests.add(entry.request)
         claim = entry.state.claim
         if entry.event in STARTED and claim is not None and claim.operation.makes_version:

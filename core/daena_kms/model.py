@@ -63,7 +63,7 @@ class KeySpec(Struct, frozen=True):
             raise ConfigurationError(
                 f"key spec {text!r} is unknown", "use 'AES-128', 'AES-192', 'AES-256' or a number of bytes"
             )
-        length = int(digits)
+        length = int(digits[:9])
         if not 1 <= length <= MAX_MATERIAL_BYTES:
             raise ConfigurationError(f"a key of {length} bytes is outside 1 to {MAX_MATERIAL_BYTES}", "choose another")
         return cls(f"bytes-{length}", length)

@@ -12,6 +12,8 @@ STAGED_SUFFIX = "--staged"
 LONGEST_SUFFIX = len("--archive-999")
 NAME_LIMIT = 127  # Azure Key Vault's limit, the shortest of the stores (cloud documentation: about-keys-secrets)
 
+LONGEST_PREFIX = 64
+
 # The signing and fingerprint keys live under this name, whose own prefix keeps it out of every reader's role.
 RESERVED_PREFIX = "reserved--"
 RESERVED_KEY = RESERVED_PREFIX + "manifest-keys"
@@ -23,6 +25,11 @@ def check_prefix(prefix: str) -> str:
         raise ConfigurationError(
             f"the key prefix {prefix!r} is not usable: lower-case letters, digits and single hyphens only",
             "choose one such as 'daena-'",
+        )
+    if len(prefix) > LONGEST_PREFIX:
+        raise ConfigurationError(
+            f"the key prefix {prefix[:20]!r}… has {len(prefix)} characters, at most {LONGEST_PREFIX} fit",
+            "choose a shorter one",
         )
     if prefix.startswith("reserved-"):
         raise ConfigurationError(f"the key prefix {prefix!r} is kept for our own records", "choose another prefix")

@@ -186,20 +186,24 @@ def same_work(work: Work, claim: Claim) -> bool:
     return wanted == (claim.operation, subject, claim.request, claim.fingerprint)
 
 
-def next_step(work: Work, view: View, now: datetime, *, fenced: bool) -> Step:
-    """The one next step of a run that wants `work` and has seen `view`. `fenced`: promote is a compare-and-set."""
+def next_step(work: Work, view: View, now: datetime, *, fenced: bool, call_timeout: timedelta = timedelta(0)) -> Step:
+    """The one next step of a run that wants `work` and has seen `view`.
+
+    `fenced`: promote is a compare-and-set. `call_timeout`: the longest that one call may take; a run whose own claim
+    does not outlast it (the machine slept, say) claims again before it goes on.
+    """
     problem = None if work.operation is Operation.ADOPT else _unexplained(work, view, fenced=fenced)
     if problem is not None:
         return problem if view.settled else Look()
     claim = view.state.claim
     if claim is None:
         return _at_rest(work, view, now, fenced=fenced)
-    if claim.run == work.run:
+    if claim.run == work.run and now + call_timeout < claim.lease_until:
         return _own_claim(work, view, claim, fenced=fenced)
-    if now < claim.lease_until:
+    if claim.run != work.run and now < claim.lease_until:
         held = f"{claim.operation} of version {claim.number} is in progress in another run"
         return Done(Status.IN_PROGRESS, held, claim.lease_until, "if that run has died, its claim ends by itself")
-    return _expired_claim(view, claim)
+    return _expired_claim(work, view, claim)
 
 
 def _unexplained(work: Work, view: View, *, fenced: bool) -> Refuse | None:
@@ -361,8 +365,8 @@ def _restart(work: Work, view: View, claim: Claim, *, fenced: bool) -> Step:
     return _burn(view, claim)
 
 
-def _expired_claim(view: View, claim: Claim) -> Step:
-    if not claim.operation.makes_version:
+def _expired_claim(work: Work, view: View, claim: Claim) -> Step:
+    if not claim.operation.makes_version or work.holding == claim.fingerprint:
         return TakeOver()
     lying = (*view.seen.staged, *view.seen.versions)
     if any(version.holds(claim.number, claim.fingerprint) for version in lying):

@@ -69,7 +69,7 @@ def _toml(data: bytes, source: str) -> dict[str, object]:
         raise ConfigurationError(f"{source} is larger than {MAX_POLICY_BYTES >> 20} MiB", "is it the right file?")
     try:
         return tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as problem:
+    except (ValueError, RecursionError) as problem:  # a TOMLDecodeError is a ValueError, as is a number without end
         raise ConfigurationError(f"{source} is not valid TOML: {problem}", "mend that line") from None
 
 

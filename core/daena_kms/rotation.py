@@ -79,6 +79,7 @@ class Run:
         self.notes: list[str] = []
         self.ended: Entry | None = None
         self._hint = anchor
+        self._checked: Anchor | None = None
         self._from_inventory = anchor is not None
         self._prepared: Prepared | None = None
         self._verified: KeyMaterial | None = None
@@ -89,15 +90,18 @@ class Run:
         for _ in range(STEP_LIMIT):
             try:
                 view = self.view = self.view or self._look(settle=False)
-                step = plan.next_step(self.work, view, self.tools.clock(), fenced=self.store.fenced)
-                log.debug("step", extra={"key": self.key, "step": type(step).__name__})
+                step = self._next_step(view)
                 if isinstance(step, plan.Done):
                     return self._done(step)
                 self.view = self._take(step, view)
             except ConflictError as problem:
-                log.info("conflict, looking again", extra={"key": self.key, "problem": problem.message})
+                log.info("looking again", extra={"key": self.key, "run": self.work.run, "problem": problem.message})
                 self.view, self._from_inventory = None, False
         raise ConflictError(f"{self.key} kept changing while we looked", "run it again; see `history` for who writes")
+
+    def _next_step(self, view: View) -> plan.Step:
+        now, timeout = self.tools.clock(), self.tools.call_timeout
+        return plan.next_step(self.work, view, now, fenced=self.store.fenced, call_timeout=timeout)
 
     def _take(self, step: plan.Step, view: View) -> View | None:
         steps: dict[type, Callable[[Any, View], View | None]] = {
@@ -115,7 +119,19 @@ class Run:
             plan.Republish: self._republish,
             plan.Tidy: self._tidy,
         }
-        return steps[type(step)](step, view)
+        started = self.tools.clock()
+        taken = steps[type(step)](step, view)
+        self._log(step, started)
+        return taken
+
+    def _log(self, step: plan.Step, started: datetime) -> None:
+        """One event per step, never a reply or a request."""
+        claim = self.head.state.claim
+        milliseconds = (self.tools.clock() - started) / timedelta(milliseconds=1)
+        event = {"key": self.key, "run": self.work.run, "step": type(step).__name__, "milliseconds": milliseconds}
+        if claim is not None:
+            event |= {"operation": claim.operation, "number": claim.number, "rotation_id": claim.rotation_id}
+        log.info("step", extra=event)
 
     def _refuse(self, step: plan.Refuse, _: View) -> NoReturn:
         raise IntegrityError(f"{self.key}: {step.message}", step.hint.replace("KEY", self.key))
@@ -150,8 +166,10 @@ class Run:
                 f"{self.key} belongs to the manifest at {seen.ledger}, not to {self.journal.ledger.address}",
                 "set DAENA_MANIFEST_URL to the key's own; two manifests for one key would lose versions",
             )
-        if seen.anchor is not None and not (self.work.operation is Operation.ADOPT and self.head.entry is None):
+        adopting = self.work.operation is Operation.ADOPT and self.head.entry is None
+        if seen.anchor not in (None, self._checked) and not adopting:
             self._check_anchor(seen.anchor)
+            self._checked = seen.anchor
         return seen
 
     def _check_anchor(self, anchor: Anchor) -> None:
@@ -174,9 +192,8 @@ class Run:
         except (NotFoundError, RefusedError) as problem:
             if step.burning is None:
                 raise
-            return self._discard(
-                plan.Discard(problem.message), view
-            )  # nobody will ever be able to carry that claim out
+            # Nobody will ever be able to carry that claim out.
+            return self._discard(plan.Discard(problem.message), view)
         event = Event.ROTATION_STARTED if step.operation.makes_version else Event.CHANGE_STARTED
         if view.state.policy not in ("", self.tools.policy_digest):
             self.notes.append(f"the policy changed since the last claim ({view.state.policy[:12]})")
@@ -184,7 +201,7 @@ class Run:
         own = self.work.claimed or step.burning is None or plan.same_work(self.work, step.burning)
         self.work = replace(self.work, holding=held.fingerprint, claimed=own, rejected="")
         if self.work.forced or not step.operation.makes_version:
-            self._write_anchor(attention=held.lease_until)
+            self._write_anchor(held.lease_until)
         return self._with_head(view)
 
     def _claim_record(self, step: plan.Claiming, view: View) -> Claim:
@@ -266,7 +283,7 @@ class Run:
         if self._verified is None:
             raise AssertionError("a run promotes only what it has verified")
         if not self.store.fenced:
-            self._last_look(view)
+            self.last_look(view)
         try:
             promoted = self.store.promote(self.key, step.version, step.planned, self._verified)
         except NotFoundError as problem:
@@ -275,10 +292,10 @@ class Run:
             return plan.with_promoted(view, promoted)
         return replace(view, seen=self._observe())
 
-    def _last_look(self, view: View) -> None:
-        """A store without compare-and-set: right before the write, the claim must be the head, with time to spare."""
+    def last_look(self, view: View) -> None:
+        """Right before a write that the store cannot fence: the claim must be the head, with time to spare."""
         claim = view.state.claim
-        if self._read_head(current=True) != self.head:
+        if self.journal.moved_on(self.key, self.head):
             raise ConflictError("the manifest has moved on")
         if claim is not None and self.tools.clock() + self.tools.call_timeout >= claim.lease_until:
             raise ConflictError("the claim's lease ends before the write would")
@@ -386,7 +403,7 @@ class Run:
         if active is None:
             raise AssertionError("only an active version is published again")
         material = self._read_verified(step.version, active.spec, active.fingerprint)
-        self._last_look(view)
+        self.last_look(view)
         published = self.store.promote(self.key, step.version, view.seen.newest, material)
         draft = Draft(
             Event.REPUBLISHED,
@@ -411,7 +428,7 @@ class Run:
 
     def _done(self, done: plan.Done) -> Outcome:
         if done.status is not Status.IN_PROGRESS:
-            self._write_anchor()
+            self._write_anchor(self.head.state.attention_at)
         if self._failure is not None:
             return replace(self._failure, notes=tuple(self.notes))
         if self.ended is None or done.status is Status.FAILED:
@@ -449,7 +466,7 @@ class Run:
     def _with_head(self, view: View) -> View:
         return replace(view, state=self.head.state, settled=False)
 
-    def _write_anchor(self, attention: datetime | None = None) -> None:
+    def _write_anchor(self, attention: datetime | None) -> None:
         """Store the head beside the key, if it is not there. Best effort: the next tick does it again."""
         exists = self.view is not None and self.view.seen.exists
         if self.head.entry is None or not (exists or self.ended):

@@ -14,7 +14,7 @@ from .journal import Journal
 from .keyring import Keyring
 from .manifest import Entry, History
 from .material import KeyMaterial
-from .model import MAX_MATERIAL_BYTES, KeyState, Operation, Outcome, State, Status, VersionRecord
+from .model import MAX_MATERIAL_BYTES, KeySpec, KeyState, Operation, Outcome, State, Status, VersionRecord
 from .names import check_name
 from .plan import Work
 from .policy import KeyPolicy, RotationPolicy, Tick
@@ -109,7 +109,8 @@ class Service:
             self._check_known(key, rows)
         now, store, ledger = self.tools.clock(), self.tools.store, self.journal.ledger
         wanted = sorted(keys or {*rows, *self._recorded()})
-        return [audit.verify_key(store, ledger, self.keyring, key, now) for key in wanted]
+        root = audit.verify_root(trust.read_root(ledger))
+        return [*root, *(audit.verify_key(store, ledger, self.keyring, key, now) for key in wanted)]
 
     # --- one key
 
@@ -128,8 +129,7 @@ class Service:
         now = self.tools.clock()
         if not 1 <= len(material) <= MAX_MATERIAL_BYTES:
             raise ConfigurationError(f"material of {len(material)} bytes is outside 1 to {MAX_MATERIAL_BYTES}")
-        if created is not None and created > now + timedelta(days=1):
-            raise ConfigurationError(f"--created {created:%Y-%m-%d} is in the future", "give the day it was made")
+        created = _in_use_since(created, now)
         state, newest = self._state(key), self.tools.store.observe(key).newest
         if state.active is not None or (newest is not None and state.claim is None):
             raise ExistsError(f"there is a key {key} already", "import under another name, or `rotate` this one")
@@ -180,7 +180,6 @@ class Service:
         active = Marks(self.tools.store, self.journal).compromised(key, number, self.tools.clock(), reason)
         if not active:
             return Outcome(key, Status.DONE, f"compromised: version {number} is marked", number=number)
-        self._needs_policy(key)
         return self._run(key, Operation.ROTATE, cutoff=_NEVER, reason=f"version {number} is compromised")
 
     def disable(self, key: str, number: int, reason: str = "") -> Outcome:
@@ -218,6 +217,9 @@ class Service:
         check_name(key, self._prefix)
         if self.tools.store.observe(key).newest is None:
             raise NotFoundError(f"the store has no key {key}", "see `status` for the keys there are")
+        created = _in_use_since(created, self.tools.clock())
+        if self.journal.ledger.sequences(key) and not self.verify([key])[0].problems:
+            raise RefusedError(f"the manifest knows all that the store has of {key}", "nothing to adopt")
         work = Work(key, uuid.uuid4().hex, Operation.ADOPT, forced=True, created=created, reason=reason)
         return Run(self.tools, work, self.policy.keys.get(key)).execute()
 
@@ -239,7 +241,12 @@ class Service:
 
     def _run(self, key: str, operation: Operation, **wanted: object) -> Outcome:
         work = Work(key, uuid.uuid4().hex, operation, **wanted)  # type: ignore[arg-type]  # the callers above name fields
-        return Run(self.tools, work, self.policy.keys.get(key, KeyPolicy())).execute()
+        return Run(self.tools, work, self.policy.keys.get(key) or self._policy_like(key)).execute()
+
+    def _policy_like(self, key: str) -> KeyPolicy:
+        """For what a person asks of a key that no policy names: more of what it is."""
+        active = self._state(key).active
+        return KeyPolicy(spec=KeySpec.parse(active.spec)) if active else KeyPolicy()
 
     def _state(self, key: str) -> KeyState:
         return self.journal.head(key, self.tools.store.observe(key).anchor).state
@@ -288,6 +295,17 @@ class Service:
             in_progress=_held(state),
             versions=tuple(versions[number] for number in sorted(versions)),
         )
+
+
+def _in_use_since(created: datetime | None, now: datetime) -> datetime | None:
+    """A time that a person gave, in UTC. Raises ConfigurationError for one without a zone, or in the future."""
+    if created is None:
+        return None
+    if created.tzinfo is None:
+        raise ConfigurationError(f"{created} has no time zone", "give a time in UTC")
+    if created > now + timedelta(days=1):
+        raise ConfigurationError(f"{created:%Y-%m-%d} is in the future", "give the day since when the key is in use")
+    return created.astimezone(UTC)
 
 
 def _held(state: KeyState) -> str:

@@ -39,8 +39,8 @@ def _provider(text: str) -> str:
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
     def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
-            raise ConfigurationError(f"a whole number from {least} to {most} expected, got {text!r}")
+        if not (text.isascii() and text.isdigit() and len(text) < 19) or not least <= int(text) <= most:
+            raise ConfigurationError(f"a whole number from {least} to {most} expected, got {text[:20]!r}")
         return int(text)
 
     return read
@@ -141,7 +141,7 @@ SETTINGS: tuple[Setting, ...] = (
         "call_timeout",
         _seconds(1, 60),
         "30",
-        "The longest that one call to a store may take; a lease must outlast it.",
+        "The longest that one call to a store may take; the shortest lease is twice the longest of these.",
     ),
     Setting("DAENA_CONCURRENCY", "concurrency", _whole(1, 64), "4", "How many keys are rotated at once."),
     Setting(
@@ -187,8 +187,6 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             fields[setting.field] = setting.read(environment.get(setting.name) or setting.default)
         except ConfigurationError as problem:
             problems.append(f"{setting.name}: {problem.message}")
-    if not problems and fields["lease"] < 2 * fields["call_timeout"]:
-        problems.append("DAENA_LEASE_MINUTES: a lease must be at least twice DAENA_CALL_TIMEOUT_SECONDS")
     if problems:
         listing = "".join(f"\n  {problem}" for problem in problems)
         raise ConfigurationError(f"the settings have problems:{listing}", "mend them; nothing was changed")
@@ -200,7 +198,8 @@ def _unknown(environment: Mapping[str, str]) -> list[str]:
     problems = []
     for name in environment:
         if name.startswith("DAENA_") and name not in known:
-            near = difflib.get_close_matches(name, known, 1, 0.5)
+            longer = [other for other in known if other.startswith(name)]
+            near = longer or difflib.get_close_matches(name, known, 1, 0.5)
             suggestion = f"; did you mean {near[0]}?" if near else ""
             problems.append(f"{name}: unknown setting{suggestion}")
     return problems

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from . import manifest
 from .errors import ConfigurationError, ConflictError, ExistsError, IntegrityError, NotFoundError
@@ -24,7 +25,7 @@ from .keyring import (
     split_generation,
 )
 from .ledger import Ledger
-from .manifest import EMPTY, Draft, Event, Head, TrustRecord
+from .manifest import EMPTY, Draft, Event, Head, Junk, TrustRecord
 from .material import KeyMaterial
 from .model import KeySpec
 from .names import RESERVED_KEY
@@ -48,44 +49,58 @@ class _Generation(Struct, frozen=True):
     fingerprint_key: bytes
 
 
-def read_trust(ledger: Ledger, pin: str = "") -> tuple[Trust, Head]:
-    """The public keys that the ledger names, each signed by the one before, and the reserved chain's head.
+class Root(Struct, frozen=True):
+    """What the ledger says about its own keys."""
+
+    trust: Trust
+    head: Head
+    junk: tuple[Junk, ...] = ()
+    """What lies behind the head without being an entry: it has no authority, and a renewal steps over it."""
+
+
+def read_root(ledger: Ledger, pin: str = "") -> Root:
+    """The public keys that the ledger names, each signed by the one before.
 
     `pin` is the first public key in hexadecimal, known from elsewhere: a ledger that starts with another is refused.
-    Raises NotFoundError for a ledger that was never initialised, IntegrityError for one that is not sound.
+    Raises NotFoundError for a ledger that was never initialised, IntegrityError for one that does not start soundly.
     """
     generations: list[PublicGeneration] = []
-    head = EMPTY
-    while (stored := ledger.read(RESERVED_KEY, head.next_sequence)) is not None:
+    head, junk = EMPTY, list[Junk]()
+    while (stored := ledger.read(RESERVED_KEY, head.next_sequence + len(junk))) is not None:
+        sequence = head.next_sequence + len(junk)
         try:
-            head = _next_generation(generations, head, stored)
+            head = _next_generation(generations, head, sequence, stored, junk)
+            junk = []
         except IntegrityError as problem:
-            raise bad_entry(RESERVED_KEY, head.next_sequence, problem) from None
+            if not generations:
+                raise bad_entry(RESERVED_KEY, sequence, problem) from None
+            junk.append(Junk(sequence, manifest.entry_hash(stored)))
     if not generations:
         raise NotFoundError(f"the manifests at {ledger.address} were never initialised", "run `daena-key-rotate init`")
     if pin and generations[0].public_key.hex() != pin.lower():
         raise IntegrityError(
             "the ledger's public key is not the pinned one", "point DAENA_MANIFEST_URL at the right manifests"
         )
-    return Trust(generations), head
+    return Root(Trust(generations), head, tuple(junk))
 
 
-def _next_generation(generations: list[PublicGeneration], head: Head, stored: bytes) -> Head:
+def _next_generation(
+    generations: list[PublicGeneration], head: Head, sequence: int, stored: bytes, junk: list[Junk]
+) -> Head:
     entry = manifest.parse(stored)
-    if entry.trust is None or entry.key != RESERVED_KEY or entry.trust.generation != len(generations) + 1:
+    if entry.trust is None or entry.trust.generation != len(generations) + 1 or entry.junk != tuple(junk):
         raise IntegrityError("it names no next generation of keys")
     expected = Event.RENEWED if generations else Event.INITIALISED
     if entry.event is not expected:
         raise IntegrityError(f"a {expected} entry belongs here")
     try:
-        public = bytes.fromhex(entry.trust.public_key)
-        following = PublicGeneration(public)
+        following = PublicGeneration(bytes.fromhex(entry.trust.public_key))
         signers = Trust(generations or [following])
     except ValueError:
         raise IntegrityError("its public key is no Ed25519 key") from None
     if entry.signer != key_id(signers.generations[-1].public_key):
         raise IntegrityError("it is not signed by the generation before it")
-    entry = manifest.open_entry(stored, key=RESERVED_KEY, sequence=head.next_sequence, trust=signers)
+    entry = manifest.open_entry(stored, key=RESERVED_KEY, sequence=sequence, trust=signers)
     head = manifest.follow(head, entry, stored, signers)
     if generations:
         generations[-1] = PublicGeneration(generations[-1].public_key, entry.time)
@@ -98,7 +113,8 @@ def open_keyring(store: KeyStore, ledger: Ledger, pin: str = "") -> Keyring:
 
     Raises NotFoundError if there was no init, IntegrityError if the secret halves do not fit the public ones.
     """
-    trust, head = read_trust(ledger, pin)
+    root = read_root(ledger, pin)
+    trust = root.trust
     held = {generation.signer.public_key: generation for generation in _held(store)}
     fingerprint_keys: dict[int, bytes] = {}
     for number, public in enumerate(trust.generations, 1):
@@ -109,7 +125,7 @@ def open_keyring(store: KeyStore, ledger: Ledger, pin: str = "") -> Keyring:
             )
         fingerprint_keys[number] = held[public.public_key].fingerprint_key
     fingerprints = Fingerprints(fingerprint_keys)
-    entry = head.entry
+    entry = root.head.entry
     if entry is None or entry.trust is None or entry.trust.check_value != fingerprints.check_value():
         raise IntegrityError("the store's fingerprint key is not the one that the manifests were begun with")
     return Keyring(held[trust.generations[-1].public_key].signer, trust, fingerprints)
@@ -118,31 +134,33 @@ def open_keyring(store: KeyStore, ledger: Ledger, pin: str = "") -> Keyring:
 def initialise(store: KeyStore, ledger: Ledger, *, clock: Callable[[], datetime], trigger: str) -> Initialised:
     """Make the first generation, or find that it is there. May be called by many at once, and again after a crash."""
     try:
-        trust, _ = read_trust(ledger)
+        root, made = read_root(ledger), False
     except NotFoundError:
         _refuse_foreign(ledger)
         candidate = next(_held(store), None) or _make(store, 1)
-        made = _announce(ledger, EMPTY, candidate, candidate, 1, store, clock, trigger)
-        trust, _ = read_trust(ledger)
-    else:
-        made = False
+        announced = _Announcement(EMPTY, (), candidate, candidate, 1)
+        made = _announce(ledger, announced, actor=store.actor, clock=clock, trigger=trigger)
+        root = read_root(ledger)
+    trust = root.trust
     open_keyring(store, ledger)
     return Initialised(trust.generations[0].public_key.hex(), len(trust.generations), made)
 
 
 def renew(store: KeyStore, ledger: Ledger, *, clock: Callable[[], datetime], trigger: str) -> Initialised:
     """Add a generation: new signing and fingerprint keys, announced by a signature of the old one."""
-    keyring = open_keyring(store, ledger)
-    trust, head = read_trust(ledger)
+    open_keyring(store, ledger)
+    root = read_root(ledger)
+    trust = root.trust
     number = len(trust.generations) + 1
     known = {generation.public_key for generation in trust.generations}
     held = list(_held(store))
     signer = next(g for g in held if g.signer.public_key == trust.generations[-1].public_key)
     # A renewal that was cut short left its material in the store: go on with that.
     following = next((g for g in held if g.signer.public_key not in known), None) or _make(store, number)
-    made = _announce(ledger, head, signer, following, number, store, clock, trigger)
+    announced = _Announcement(root.head, root.junk, signer, following, number)
+    made = _announce(ledger, announced, actor=store.actor, clock=clock, trigger=trigger)
     open_keyring(store, ledger)
-    return Initialised(keyring.trust.generations[0].public_key.hex(), number, made)
+    return Initialised(trust.generations[0].public_key.hex(), number, made)
 
 
 def _refuse_foreign(ledger: Ledger) -> None:
@@ -154,33 +172,37 @@ def _refuse_foreign(ledger: Ledger) -> None:
         )
 
 
+class _Announcement(Struct, frozen=True):
+    head: Head
+    junk: tuple[Junk, ...]
+    signer: _Generation
+    following: _Generation
+    number: int
+
+
 def _announce(
-    ledger: Ledger,
-    head: Head,
-    signer: _Generation,
-    following: _Generation,
-    number: int,
-    store: KeyStore,
-    clock: Callable[[], datetime],
-    trigger: str,
+    ledger: Ledger, wanted: _Announcement, *, actor: str, clock: Callable[[], datetime], trigger: str
 ) -> bool:
-    """Append the entry that names a generation's public key. False if somebody else was first."""
+    """Append the entry that names a generation's public key. False if another init was first."""
+    number, following = wanted.number, wanted.following
     record = TrustRecord(
         generation=number,
         public_key=following.signer.public_key.hex(),
         check_value=Fingerprints({number: following.fingerprint_key}).check_value(),
     )
+    event = Event.RENEWED if number > 1 else Event.INITIALISED
+    behind = replace(wanted.head, next_sequence=wanted.head.next_sequence + len(wanted.junk))
     stored = manifest.seal(
-        head,
-        Draft(Event.RENEWED if number > 1 else Event.INITIALISED, number=number, trust=record),
+        behind,
+        Draft(event, number=number, trust=record, junk=wanted.junk),
         key=RESERVED_KEY,
         now=clock(),
-        actor=store.actor,
+        actor=actor,
         trigger=trigger,
-        signer=signer.signer,
+        signer=wanted.signer.signer,
     )
     try:
-        ledger.append(RESERVED_KEY, head.next_sequence, stored)
+        ledger.append(RESERVED_KEY, behind.next_sequence, stored)
     except ExistsError:
         if number > 1:
             raise ConflictError("somebody else renewed the keys just now", "nothing more to do") from None

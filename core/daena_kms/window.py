@@ -9,8 +9,9 @@ from msgspec import Struct
 
 from .errors import ConfigurationError
 
-_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_FORM = re.compile(r"(?:(?P<days>[a-z ,-]+?)\s+)?(?P<start>\d\d:\d\d)-(?P<end>\d\d:\d\d)")
+_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_CLOCK = "[0-9]{2}:[0-9]{2}"
+_FORM = re.compile(rf"(?:(?P<days>[a-z ,-]+?) +)?(?P<start>{_CLOCK})-(?P<end>{_CLOCK})")
 _DAY = timedelta(days=1)
 _WEEK = timedelta(days=7)
 
@@ -65,18 +66,22 @@ class Window(Struct, frozen=True):
 
 def _minute(clock: str, text: str) -> int:
     hours, minutes = (int(part) for part in clock.split(":"))
-    if hours * 60 + minutes > 24 * 60 or minutes > 59:
-        raise ConfigurationError(f"{clock} in {text!r} is no time of day", "hours run from 00:00 to 24:00")
+    if hours > 23 or minutes > 59:
+        raise ConfigurationError(f"{clock} in {text!r} is no time of day", "hours run from 00:00 to 23:59")
     return hours * 60 + minutes
 
 
 def _days(text: str, whole: str) -> tuple[int, ...]:
     days: set[int] = set()
     for part in re.split(r"[ ,]+", text.strip()):
-        first, _, last = part.partition("-")
-        try:
-            start, end = _DAYS.index(first[:3]), _DAYS.index((last or first)[:3])
-        except ValueError:
-            raise ConfigurationError(f"{part!r} in {whole!r} is no day", "use Mon Tue Wed Thu Fri Sat Sun") from None
-        days.update((start + i) % 7 for i in range((end - start) % 7 + 1))
+        first, *last = (_day(name, whole) for name in part.split("-", 1))
+        length = (last[0] - first) % 7 if last else 0
+        days.update((first + i) % 7 for i in range(length + 1))
     return tuple(sorted(days))
+
+
+def _day(name: str, whole: str) -> int:
+    for number, day in enumerate(_DAYS):
+        if name in (day, day[:3]):
+            return number
+    raise ConfigurationError(f"{name!r} in {whole!r} is no day", "use Mon Tue Wed Thu Fri Sat Sun")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,9 @@ from daena_kms.service import Service
 from tests.support.worlds import BACKENDS, KEY, Clock, World, seeded
 
 
-def _world(tmp_path: Path, backend: str = "local", *, rotations: int = 4, **policy: object) -> World:
+def _world(tmp_path: Path, backend: str = "local", *, rotations: int = 4, **policy: Any) -> World:
     clock = Clock()
-    wanted = KeyPolicy(create=True, **policy)  # type: ignore[arg-type]
+    wanted = KeyPolicy(create=True, **policy)
     world = World(BACKENDS[backend](tmp_path, clock, seeded()), clock, wanted)
     for _ in range(rotations):
         world.rotate()
@@ -87,7 +88,7 @@ def test_a_destruction_can_be_cancelled_while_it_waits(tmp_path: Path) -> None:
         world.service().destroy(KEY, 1, cancel=True)
 
 
-REFUSALS: dict[str, tuple[dict[str, object], Callable[[Service], object], str]] = {
+REFUSALS: dict[str, tuple[dict[str, Any], Callable[[Service], object], str]] = {
     "destroy the active version": ({"destroy_after_days": 1}, lambda s: s.destroy(KEY, 4), "is active"),
     "destroy the previous version": ({"destroy_after_days": 1}, lambda s: s.destroy(KEY, 3), "one of the last two"),
     "destroy inside the grace": (
@@ -102,7 +103,7 @@ REFUSALS: dict[str, tuple[dict[str, object], Callable[[Service], object], str]] 
 
 @pytest.mark.parametrize(("policy", "act", "reason"), REFUSALS.values(), ids=REFUSALS)
 def test_what_is_refused_changes_nothing(
-    policy: dict[str, object], act: Callable[[Service], object], reason: str, tmp_path: Path
+    policy: dict[str, Any], act: Callable[[Service], object], reason: str, tmp_path: Path
 ) -> None:
     world = _world(tmp_path, "memory-fenced", **policy)
     entries = len(world.history().entries)

@@ -130,3 +130,17 @@ def test_fingerprints_are_keyed_per_key_and_per_generation() -> None:
         renewed.check(KEY, KeyMaterial(b"week"), one.of(KEY, material))
     with pytest.raises(IntegrityError, match="a fingerprint key we do not hold"):
         one.check(KEY, material, renewed.of(KEY, material))
+
+
+def test_junk_in_the_ledgers_own_chain_stops_nothing_and_a_renewal_steps_over_it(world: World) -> None:
+    world.rotate()
+    world.ledger.append(RESERVED_KEY, 2, b"junk")
+    world.clock.move(days=91)
+    assert world.rotate().status is Status.ROTATED
+    found = world.service().verify()
+    assert found[0].problems == (f"entry 2 of {RESERVED_KEY} is no entry of ours",)
+    world.service().renew("test")
+    world.keyring = trust.open_keyring(world.store, world.ledger)
+    assert len(world.keyring.trust.generations) == 2
+    assert [audit.problems for audit in world.service().verify()] == [()]
+    world.check()

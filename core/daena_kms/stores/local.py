@@ -427,5 +427,5 @@ def _anchor(stored: bytes | None) -> Anchor | None:
         return None
     try:
         return msgspec.json.decode(stored, type=Anchor)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return UNREADABLE
