@@ -15,7 +15,7 @@ KEYS = (("billing-archive-key", 32, 312), ("session-signing-key", 48, 10))
 
 def main() -> None:
     """Import each key that is not there, with its true age."""
-    opened = open_service(read_settings(), trigger="example")
+    opened = open_service(read_settings(), trigger="example", makes=True)
     for warning in opened.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for key, length, age_days in KEYS:

@@ -14,7 +14,7 @@ from .errors import ConfigurationError, NotFoundError
 from .fleet import Limits
 from .journal import Journal
 from .ledger import FolderLedger, translate
-from .model import utc_now
+from .model import utc_now as utc_now  # handed out by the composition root alone
 from .policy import RotationPolicy, parse_policy
 from .rotation import Tools
 from .service import Service
@@ -33,20 +33,22 @@ class Opened(Struct, frozen=True):
     initialised: trust.Initialised | None = None
 
 
-def open_service(settings: Settings, *, trigger: str, writes: bool = True, init: bool = False) -> Opened:
+def open_service(
+    settings: Settings, *, trigger: str, writes: bool = True, makes: bool = False, init: bool = False
+) -> Opened:
     """Build everything from settings. Raises ConfigurationError with nothing changed if something cannot be used.
 
     A local store that does not exist yet is made, keys and all; anything else waits for `init`.
     """
     policy = load_policy(settings)
     ledger = open_ledger(settings)
-    first_use = settings.provider == "local" and not vault_path(settings).exists()
+    first_use = settings.provider == "local" and not os.path.exists(vault_path(settings))  # noqa: PTH110  # Path.exists raises
     if writes or init:
         for folder in (settings.home, ledger_folder(settings)):
             _check_writable(folder)
-    store, warnings = open_store(settings, ledger.address, create=(first_use and writes) or init)
+    store, warnings = open_store(settings, ledger.address, create=(first_use and makes) or init)
     initialised = None
-    if (first_use and writes) or init:
+    if (first_use and makes) or init:
         initialised = trust.initialise(store, ledger, clock=utc_now, trigger=trigger)
     keyring = trust.open_keyring(store, ledger, settings.public_key)
     journal = Journal(ledger, keyring, clock=utc_now, actor=store.actor, trigger=trigger)
@@ -89,7 +91,10 @@ def ledger_folder(settings: Settings) -> Path:
     """The folder of the manifests."""
     if not settings.manifest_url:
         return settings.home / "manifests"
-    url = urlsplit(settings.manifest_url)
+    try:
+        url = urlsplit(settings.manifest_url)
+    except ValueError:
+        url = urlsplit("")
     if url.scheme != "file" or url.netloc not in ("", "localhost") or not url.path.startswith("/"):
         raise ConfigurationError(
             f"DAENA_MANIFEST_URL {settings.manifest_url!r} is no address that this version knows",

@@ -20,7 +20,8 @@ from .fleet import Order, Report
 from .ledger import FolderLedger
 from .material import KeyMaterial
 from .model import MAX_MATERIAL_BYTES, Outcome, Status
-from .service import Service
+from .names import check_name
+from .service import Service, check_import
 from .settings import read_settings
 
 EXIT_FAILED, EXIT_USAGE, EXIT_UNVERIFIED = 1, 2, 3
@@ -33,7 +34,7 @@ class _Age(click.ParamType[datetime]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         try:
-            return parse_created(str(value), datetime.now(UTC))
+            return parse_created(str(value), app.utc_now())
         except (ValueError, OverflowError):
             return self.fail(f"{value!r} is no date: write 2025-01-31, or an age such as 120d", param, ctx)
 
@@ -46,6 +47,13 @@ def parse_created(text: str, now: datetime) -> datetime:
     return parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
+def _checked(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+    """Refuse a name that no store takes before anything is opened or made."""
+    for name in (value,) if isinstance(value, str) else value or ():
+        check_name(name)
+    return value
+
+
 def _complete_key(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     try:
         return [key for key in app.load_policy(read_settings()).keys if key.startswith(incomplete)]
@@ -56,14 +64,16 @@ def _complete_key(_context: click.Context, _parameter: click.Parameter, incomple
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 reason_option = click.option("--reason", default="", metavar="TEXT", help="Why; recorded in the manifest.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
-key_argument = click.argument("key", shell_complete=_complete_key)
-keys_argument = click.argument("keys", nargs=-1, metavar="[KEY]...", shell_complete=_complete_key)
+key_argument = click.argument("key", shell_complete=_complete_key, callback=_checked)
+keys_argument = click.argument("keys", nargs=-1, metavar="[KEY]...", shell_complete=_complete_key, callback=_checked)
 
 
 def version_option(*, required: bool) -> Callable[[Command], Command]:
     """`--version N`, a version's number."""
     number = click.IntRange(1, 10**9)
-    return click.option("--version", "number", type=number, required=required, metavar="N")
+    return click.option(
+        "--version", "number", type=number, required=required, metavar="N", help="The version's number."
+    )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -119,7 +129,8 @@ def rotate(
         raise click.UsageError("--force without a key needs --all")
     if force and not dry_run:
         _confirm(f"Rotate {', '.join(keys) or 'every key'} now, due or not?", yes=yes)
-    service = _open(writes=not dry_run)
+    named = app.load_policy(read_settings()).keys
+    service = _open(writes=not dry_run, makes=not dry_run and all(key in named for key in keys))
     order = Order(keys, force, request_id if force else "", reason)
     if dry_run:
         _report(service.dry_run(order), as_json=as_json)
@@ -152,14 +163,20 @@ def status(*, keys: tuple[str, ...], as_json: bool) -> None:
 @json_option
 def create(*, key: str, anew: bool, reason: str, as_json: bool) -> None:
     """Make a new key. Refuses one that exists."""
-    _outcome(_open().create(key, anew=anew, reason=reason), as_json=as_json)
+    _outcome(_open(makes=True).create(key, anew=anew, reason=reason), as_json=as_json)
 
 
 @cli.command("import")
 @key_argument
 @click.option("--from", "source", type=click.File("rb"), required=True, help="File with the material; - for stdin.")
 @click.option("--created", type=_Age(), metavar="DATE", help="In use since: 2025-01-31, or an age such as 120d.")
-@click.option("--encoding", type=click.Choice(["raw", "base64", "hex"]), default="raw", show_default=True)
+@click.option(
+    "--encoding",
+    type=click.Choice(["raw", "base64", "hex"]),
+    default="raw",
+    show_default=True,
+    help="How the material is written down.",
+)
 @reason_option
 @json_option
 def import_(*, key: str, source: BinaryIO, created: datetime | None, encoding: str, reason: str, as_json: bool) -> None:
@@ -171,14 +188,21 @@ def import_(*, key: str, source: BinaryIO, created: datetime | None, encoding: s
       openssl rand 32 | daena-key-rotate import session-key --from -
     """
     material = _decode(source.read(8 * MAX_MATERIAL_BYTES), encoding)
-    _outcome(_open().import_key(key, material, created=created, reason=reason), as_json=as_json)
+    check_import(material, created, app.utc_now())
+    _outcome(_open(makes=True).import_key(key, material, created=created, reason=reason), as_json=as_json)
 
 
 @cli.command()
 @key_argument
 @version_option(required=False)
 @click.option("--reveal", is_flag=True, help="Print the material itself.")
-@click.option("--encoding", type=click.Choice(["base64", "hex", "raw"]), default="base64", show_default=True)
+@click.option(
+    "--encoding",
+    type=click.Choice(["base64", "hex", "raw"]),
+    default="base64",
+    show_default=True,
+    help="How to write the material down.",
+)
 @json_option
 def get(*, key: str, number: int | None, reveal: bool, encoding: str, as_json: bool) -> None:
     """Show a version, the active one unless --version says; with --reveal its material."""
@@ -345,8 +369,8 @@ def completion(*, shell: str) -> None:
     click.echo(complete(cli, {}, "daena-key-rotate", "_DAENA_KEY_ROTATE_COMPLETE").source())
 
 
-def _open(*, writes: bool = True) -> Service:
-    opened = app.open_service(read_settings(), trigger=TRIGGER, writes=writes)
+def _open(*, writes: bool = True, makes: bool = False) -> Service:
+    opened = app.open_service(read_settings(), trigger=TRIGGER, writes=writes, makes=makes)
     _warn(opened)
     return opened.service
 
@@ -370,7 +394,7 @@ def _confirm(question: str, *, yes: bool) -> None:
 def _decode(data: bytes, encoding: str) -> KeyMaterial:
     try:
         if encoding == "base64":
-            data = base64.b64decode(data.strip(), validate=True)
+            data = base64.b64decode(b"".join(data.split()), validate=True)
         elif encoding == "hex":
             data = bytes.fromhex(data.decode("ascii").strip())
     except (binascii.Error, ValueError):
@@ -390,6 +414,15 @@ def _outcome(done: Outcome, *, as_json: bool) -> None:
         sys.exit(EXIT_FAILED)
 
 
+class UsageError(KmsError):
+    """The command line cannot be understood."""
+
+
+def _usage_hint(problem: click.ClickException) -> str:
+    context = getattr(problem, "ctx", None)
+    return f"see `{context.command_path if context else 'daena-key-rotate'} --help`"
+
+
 def main() -> None:
     """The command: translates every error into a line, a hint and an exit status."""
     as_json = "--json" in sys.argv[1:]
@@ -402,5 +435,5 @@ def main() -> None:
         print("stopped", file=sys.stderr)
         sys.exit(EXIT_FAILED)
     except click.ClickException as problem:
-        problem.show()
+        console.error(UsageError(problem.format_message(), _usage_hint(problem)), as_json=as_json)
         sys.exit(EXIT_USAGE)

@@ -15,7 +15,7 @@ from .audit import KeyAudit
 from .errors import KmsError
 from .fleet import Report
 from .manifest import STARTED, Entry
-from .model import Outcome, Status
+from .model import Outcome, Status, VersionRecord
 from .service import Fetched, KeyStatus
 from .trust import Initialised
 
@@ -40,6 +40,16 @@ def error(problem: KmsError, *, as_json: bool) -> None:
     print(f"error: {problem.message}", file=sys.stderr)
     if problem.hint:
         print(f"hint: {problem.hint}", file=sys.stderr)
+
+
+def _whole(record: object) -> object:
+    if isinstance(record, VersionRecord):
+        return {name: getattr(record, name) for name in record.__struct_fields__}
+    return record
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def warning(text: str) -> None:
@@ -95,7 +105,14 @@ def _colour(row: Row) -> str:
 def status(keys: Sequence[KeyStatus], *, as_json: bool) -> None:
     """Every key's active version, age, next rotation, and how its versions stand."""
     if as_json:
-        document({"keys": keys})
+        document(
+            {
+                "keys": [
+                    {n: getattr(k, n) for n in k.__struct_fields__} | {"versions": [_whole(v) for v in k.versions]}
+                    for k in keys
+                ]
+            }
+        )
         return
     rows = [(k.key, str(k.active or "–"), _age(k), _next(k), _versions(k), _standing(k)) for k in keys]
     table(("key", "active", "age", "next rotation", "versions", "standing"), rows)
@@ -157,7 +174,7 @@ def fetched(found: Fetched, *, encoding: str, as_json: bool) -> None:
     """A version; its material only if it was asked for, and then nothing else."""
     if found.material is None:
         if as_json:
-            document({"key": found.key, "version": found.record})
+            document({"key": found.key, "version": _whole(found.record)})
         else:
             record = msgspec.to_builtins(found.record)
             table(
@@ -167,8 +184,9 @@ def fetched(found: Fetched, *, encoding: str, as_json: bool) -> None:
         return
     secret = found.material.reveal()
     if as_json:
-        text = base64.b64encode(secret).decode()
-        document({"key": found.key, "version": found.record, "encoding": "base64", "material": text})
+        form = "hex" if encoding == "hex" else "base64"
+        text = secret.hex() if form == "hex" else base64.b64encode(secret).decode()
+        document({"key": found.key, "version": _whole(found.record), "encoding": form, "material": text})
     elif encoding == "raw":
         sys.stdout.buffer.write(secret)
     else:
@@ -209,6 +227,7 @@ def audits(found: Sequence[KeyAudit], *, as_json: bool) -> None:
 
 def table(header: Row, rows: Sequence[Row], colour: Callable[[Row], str] = lambda _: "") -> None:
     """A table on a terminal; aligned plain lines elsewhere."""
+    rows = [[_plain(cell) for cell in row] for row in rows]
     if not _on_terminal():
         widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(header))]
         for row in rows:
@@ -217,7 +236,9 @@ def table(header: Row, rows: Sequence[Row], colour: Callable[[Row], str] = lambd
     from rich.console import Console  # noqa: PLC0415  # only a terminal pays for it
     from rich.table import Table  # noqa: PLC0415
 
-    drawn = Table(*header, header_style="bold", box=None, pad_edge=False)
+    drawn = Table(header_style="bold", box=None, pad_edge=False)
+    for number, name in enumerate(header):
+        drawn.add_column(name, no_wrap=number == 0, overflow="fold")
     for row in rows:
         drawn.add_row(*row, style=colour(row) or None)
     Console(no_color=_no_colour(), highlight=False, markup=False).print(drawn)

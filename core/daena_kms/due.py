@@ -50,10 +50,7 @@ def due_at(key: str, policy: KeyPolicy, active_since: datetime, tick: Tick) -> d
     latest = active_since + limit(key, policy) - tick.slack - tick.interval
     if policy.window is None:
         return latest
-    opening = policy.window.opens(latest - timedelta(days=8))
-    best = opening
-    while opening <= latest:
-        best, opening = opening, policy.window.opens(opening)
+    best = policy.window.opened(latest)
     following = policy.window.opens(best) + tick.interval
     last_tick = best + policy.window.length - tick.interval
     return max(best, min(last_tick, latest)) if following > latest else best

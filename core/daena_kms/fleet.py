@@ -244,6 +244,9 @@ _UNTOUCHED = {
 def _untouched(item: Planned) -> Outcome:
     verdict = item.verdict
     message = _UNTOUCHED[verdict.status]
+    if verdict.status is Status.DUE and not item.exists:
+        makes = item.policy is not None and item.policy.create
+        message = "would be created" if makes else "cannot be rotated; create = true in its policy would make it"
     if verdict.next_at is not None:
         message += f" until {verdict.next_at:%Y-%m-%d %H:%M} UTC"
     return Outcome(item.key, verdict.status, message, verdict.reason, item.number, next_at=verdict.next_at)

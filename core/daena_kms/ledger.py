@@ -4,6 +4,7 @@ A ledger knows nothing of what an entry means. Its one promise is that of two wr
 wins; the whole protocol stands on it. S3, Blob Storage and Cloud Storage sit beside their key stores.
 """
 
+import contextlib
 import errno
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Protocol
 from .errors import ConfigurationError, DeniedError, ExistsError, KmsError, UnavailableError
 from .names import RESERVED_KEY, name_problem
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _OBJECT = re.compile(r"(\d{8,})\.json")
 
 
@@ -59,6 +61,7 @@ class FolderLedger:
 
     def __init__(self, folder: Path, address: str) -> None:
         self._folder = folder
+        self._root = str(folder)
         self.address = address
 
     def append(self, key: str, sequence: int, data: bytes) -> None:
@@ -73,7 +76,8 @@ class FolderLedger:
     def read(self, key: str, sequence: int) -> bytes | None:
         path = self._path(key, sequence)
         try:
-            return path.read_bytes()
+            with open(path, "rb") as file:
+                return file.read()
         except FileNotFoundError:
             return None
         except OSError as problem:
@@ -98,41 +102,46 @@ class FolderLedger:
         return sorted(name for name in names if name == RESERVED_KEY or not name_problem(name))
 
     def where(self, key: str, sequence: int) -> str:
-        return str(self._path(key, sequence))
+        return self._path(key, sequence)
 
     def check_ours(self) -> None:
         """Raise ConfigurationError if the folder holds something else than manifests."""
-        if self._folder.exists() and not self._folder.is_dir():
-            raise ConfigurationError(f"{self._folder} is not a folder", "point DAENA_MANIFEST_URL at another place")
         try:
             names = os.listdir(self._folder)
         except FileNotFoundError:
             return
+        except NotADirectoryError:
+            raise ConfigurationError(
+                f"{self._folder} is not a folder", "point DAENA_MANIFEST_URL at another place"
+            ) from None
+        except OSError as problem:
+            error = translate(problem, self._folder)
+            raise ConfigurationError(error.message, error.hint) from None
         if names and RESERVED_KEY not in names:
             raise ConfigurationError(
                 f"{self._folder} is not a manifest folder of ours: it holds {min(names)!r}, but not {RESERVED_KEY!r}",
                 "point DAENA_MANIFEST_URL at an empty folder or at the manifests of this vault",
             )
 
-    def _path(self, key: str, sequence: int) -> Path:
-        return self._folder / key / object_name(sequence)
+    def _path(self, key: str, sequence: int) -> str:
+        # Plain strings: this is the hottest place of a local rotation, and pathlib costs as much as a signature.
+        return f"{self._root}/{key}/{object_name(sequence)}"
 
-    def _create(self, target: Path, data: bytes) -> None:
-        temporary = target.parent / f".{uuid.uuid4().hex}.tmp"
+    def _create(self, target: str, data: bytes) -> None:
+        folder = target.rpartition("/")[0]
+        temporary = f"{folder}/.{uuid.uuid4().hex}.tmp"
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            descriptor = os.open(temporary, _NEW, 0o644)
         except FileNotFoundError:
-            self._make_folder(target.parent)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            self._make_folder(Path(folder))
+            descriptor = os.open(temporary, _NEW, 0o644)
         try:
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            _write(descriptor, data)
             os.link(temporary, target)
         finally:
-            temporary.unlink(missing_ok=True)
-        sync_folder(target.parent)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)  # noqa: PTH108  # as above
+        sync_folder(folder)
 
     def _make_folder(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +151,17 @@ class FolderLedger:
                 break
 
 
-def sync_folder(folder: Path) -> None:
+def _write(descriptor: int, data: bytes) -> None:
+    """Write all of it, durably, and close."""
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path | str) -> None:
     """Make the folder's entries durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -151,7 +170,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def translate(problem: OSError, path: Path) -> KmsError:
+def translate(problem: OSError, path: Path | str) -> KmsError:
     """An operating system's error in our words."""
     reason = problem.strerror or str(problem)
     if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -232,7 +232,7 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
-class Outcome(Struct, frozen=True, omit_defaults=True):
+class Outcome(Struct, frozen=True):
     """What one run did about one key, and why."""
 
     key: str

@@ -57,7 +57,8 @@ class Work(Struct, frozen=True):
     verified: str = ""
     """Fingerprint of what this run has read back and verified."""
     rejected: str = ""
-    """Why the check of what is staged failed."""
+    """Fingerprint of what this run has read back and found bad."""
+    rejected_why: str = ""
 
 
 class View(Struct, frozen=True):
@@ -246,7 +247,7 @@ def strays(state: KeyState, seen: Observed) -> tuple[StoredVersion, ...]:
 def _at_rest(work: Work, view: View, now: datetime, *, fenced: bool) -> Step:
     state, seen = view.state, view.seen
     if work.operation is not Operation.ADOPT:
-        mending = _heal_fenced(work, state, seen) if fenced else _heal(state, seen)
+        mending = _mend(work, state, seen, fenced=fenced)
         if mending is not None:
             return mending
     if seen.staged:
@@ -256,31 +257,37 @@ def _at_rest(work: Work, view: View, now: datetime, *, fenced: bool) -> Step:
     return _wanted(work, view, now)
 
 
-def _heal(state: KeyState, seen: Observed) -> Step | None:
-    """Append-only stores: adopt what was claimed, and publish the active version again if another is on top."""
-    if state.active is None or seen.newest is None or seen.newest.holds(state.active.number, state.active.fingerprint):
+def _mend(work: Work, state: KeyState, seen: Observed, *, fenced: bool) -> Step | None:
+    """What a late writer left: name every claimed version it published, and see that readers get the active one.
+
+    Strays are named also where they lie under the active version: whoever ended the rotation may have looked before.
+    """
+    newest, active = seen.newest, state.active
+    if newest is None:
         return None
+    if active is None or (fenced and newest.number != active.number):
+        return _go_forward(work, state, newest, strays(state, seen))
     if found := strays(state, seen):
         return Adopt(found)
-    active = seen.published(state.active.number, state.active.fingerprint)
-    if active is None:
-        return Refuse(f"version {state.active.number} is active, but is not in the store", MISSING_HINT)
-    return Republish(active)
-
-
-def _heal_fenced(work: Work, state: KeyState, seen: Observed) -> Step | None:
-    """Compare-and-set stores: a late promotion of a burnt number was the last to win, and every later one would fail.
-
-    It goes forward, never back, so that version stays what readers get, once this run has verified it too.
-    """
-    newest = seen.newest
-    if newest is None or (state.active is not None and newest.number == state.active.number):
+    if newest.holds(active.number, active.fingerprint):
         return None
-    if work.rejected:
-        return Refuse(f"readers get version {newest.number}, which fails its check: {work.rejected}", DRIFT_HINT)
-    if work.verified != _fingerprint(state, newest):
+    published = seen.published(active.number, active.fingerprint)
+    if published is None:
+        return Refuse(f"version {active.number} is active, but is not in the store", MISSING_HINT)
+    return Republish(published)
+
+
+def _go_forward(work: Work, state: KeyState, newest: StoredVersion, found: tuple[StoredVersion, ...]) -> Step:
+    """A burnt number is what readers get, and there is no way back from it: it stays, once this run has verified it.
+
+    With compare-and-set its late promotion was the last to win; and a key being created has nothing to go back to.
+    """
+    fingerprint = _fingerprint(state, newest)
+    if work.rejected == fingerprint:
+        return Refuse(f"readers get version {newest.number}, which fails its check: {work.rejected_why}", DRIFT_HINT)
+    if work.verified != fingerprint:
         return Verify(newest)
-    return Adopt(tuple(v for v in strays(state, seen) if v.number != newest.number), newest)
+    return Adopt(tuple(v for v in found if v.number != newest.number), newest)
 
 
 def _fingerprint(state: KeyState, version: StoredVersion) -> str:
@@ -339,10 +346,10 @@ def _own_claim(work: Work, view: View, claim: Claim, *, fenced: bool) -> Step:
     published = seen.published(claim.number, claim.fingerprint)
     live = published is not None and (not fenced or (seen.newest is not None and seen.newest.number == claim.number))
     staged = next((v for v in seen.staged if v.holds(claim.number, claim.fingerprint)), None)
-    if work.rejected:
+    if work.rejected == claim.fingerprint:
         if live:
-            return Refuse(f"version {claim.number} is live, but fails its check: {work.rejected}", DRIFT_HINT)
-        return Discard(work.rejected, next((v for v in seen.staged if v.number == claim.number), None))
+            return Refuse(f"version {claim.number} is live, but fails its check: {work.rejected_why}", DRIFT_HINT)
+        return Discard(work.rejected_why, next((v for v in seen.staged if v.number == claim.number), None))
     found = published if live else staged
     if found is not None and work.verified != claim.fingerprint:
         return Verify(found)

@@ -199,7 +199,7 @@ class Run:
             self.notes.append(f"the policy changed since the last claim ({view.state.policy[:12]})")
         self._append(_draft(event, held, view.state, claim=held))
         own = self.work.claimed or step.burning is None or plan.same_work(self.work, step.burning)
-        self.work = replace(self.work, holding=held.fingerprint, claimed=own, rejected="")
+        self.work = replace(self.work, holding=held.fingerprint, claimed=own)
         if self.work.forced or not step.operation.makes_version:
             self._write_anchor(held.lease_until)
         return self._with_head(view)
@@ -269,7 +269,7 @@ class Run:
         except NotFoundError as problem:
             raise ConflictError(f"what was staged is gone: {problem.message}") from None
         except (IntegrityError, RefusedError) as problem:
-            self.work = replace(self.work, rejected=problem.message)
+            self.work = replace(self.work, rejected=fingerprint, rejected_why=problem.message)
         else:
             self.work = replace(self.work, verified=fingerprint)
         return view
@@ -370,7 +370,7 @@ class Run:
         if claim.run == self.work.run:
             hint = "the version that was active before still is"
             self._failure = Outcome(self.key, Status.FAILED, what, hint=hint, next_at=retry_at)
-            self.work = replace(self.work, rejected="", claimed=True)
+            self.work = replace(self.work, claimed=True)
         else:
             self.notes.append(what)
         return self._with_head(plan.without_staged(view, (version,) if version else ()))

@@ -24,7 +24,7 @@ from .verification import verify
 _NEVER = datetime.min.replace(tzinfo=UTC)  # no version is that old: age alone does not rotate
 
 
-class KeyStatus(Struct, frozen=True, omit_defaults=True):
+class KeyStatus(Struct, frozen=True):
     """One key, for people and dashboards. Times are UTC, ages whole days."""
 
     key: str
@@ -49,6 +49,14 @@ class Fetched(Struct, frozen=True):
     key: str
     record: VersionRecord
     material: KeyMaterial | None
+
+
+def check_import(material: KeyMaterial, created: datetime | None, now: datetime) -> datetime | None:
+    if not 1 <= len(material) <= MAX_MATERIAL_BYTES:
+        raise ConfigurationError(
+            f"material of {len(material)} bytes is outside 1 to {MAX_MATERIAL_BYTES}", "is it the right file?"
+        )
+    return _in_use_since(created, now)
 
 
 class Service:
@@ -127,9 +135,7 @@ class Service:
         """Take in a key that lived elsewhere, with the time since when it is in use. Refuses an existing key."""
         check_name(key, self._prefix)
         now = self.tools.clock()
-        if not 1 <= len(material) <= MAX_MATERIAL_BYTES:
-            raise ConfigurationError(f"material of {len(material)} bytes is outside 1 to {MAX_MATERIAL_BYTES}")
-        created = _in_use_since(created, now)
+        created = check_import(material, created, now)
         state, newest = self._state(key), self.tools.store.observe(key).newest
         if state.active is not None or (newest is not None and state.claim is None):
             raise ExistsError(f"there is a key {key} already", "import under another name, or `rotate` this one")
@@ -282,7 +288,7 @@ class Service:
             return KeyStatus(key, 0, limit_days=limit, problem=problem.message)
         active, now = state.active, self.tools.clock()
         if active is None:
-            return KeyStatus(key, 0, limit_days=limit, in_progress=_held(state), problem="" if policy else "unknown")
+            return KeyStatus(key, 0, limit_days=limit, in_progress=_held(state), problem="does not exist")
         return KeyStatus(
             key=key,
             active=active.number,

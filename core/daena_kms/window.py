@@ -1,7 +1,6 @@
 """Maintenance windows: when in the week a key may be rotated. Pure; all times are UTC."""
 
 import re
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -13,7 +12,6 @@ _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "su
 _CLOCK = "[0-9]{2}:[0-9]{2}"
 _FORM = re.compile(rf"(?:(?P<days>[a-z ,-]+?) +)?(?P<start>{_CLOCK})-(?P<end>{_CLOCK})")
 _DAY = timedelta(days=1)
-_WEEK = timedelta(days=7)
 
 
 class Window(Struct, frozen=True):
@@ -41,27 +39,31 @@ class Window(Struct, frozen=True):
 
     def closes(self, now: datetime) -> datetime | None:
         """When the window that is open now closes; None if none is open."""
-        open_now = [start for start in self._openings(now - _DAY, now) if now < start + self.length]
-        return max(open_now) + self.length if open_now else None
+        closing = self.opened(now) + self.length
+        return closing if now < closing else None
 
     def opens(self, now: datetime) -> datetime:
         """The next opening after now."""
-        return next(start for start in self._openings(now, now + _WEEK + _DAY) if start > now)
+        start = self._on_day_of(now)
+        while start <= now or start.weekday() not in self.days:
+            start += _DAY
+        return start
+
+    def opened(self, now: datetime) -> datetime:
+        """The last opening at or before now."""
+        start = self._on_day_of(now)
+        while start > now or start.weekday() not in self.days:
+            start -= _DAY
+        return start
 
     def longest_closed(self) -> timedelta:
         """The longest time from one closing to the next opening."""
-        monday = datetime(2024, 1, 1)  # noqa: DTZ001  # a week like any other; only differences are used
-        starts = list(self._openings(monday, monday + 2 * _WEEK))
-        gaps = [later - (earlier + self.length) for earlier, later in pairwise(starts)]
-        return max([*gaps, timedelta(0)])
+        gaps = [(later - earlier) % 7 or 7 for earlier, later in pairwise((*self.days, self.days[0]))]
+        return max(timedelta(days=max(gaps)) - self.length, timedelta(0))
 
-    def _openings(self, first: datetime, last: datetime) -> Iterator[datetime]:
-        day = first.replace(hour=0, minute=0, second=0, microsecond=0)
-        while day <= last:
-            start = day + timedelta(minutes=self.start_minute)
-            if start.weekday() in self.days and start <= last:
-                yield start
-            day += _DAY
+    def _on_day_of(self, now: datetime) -> datetime:
+        hour, minute = divmod(self.start_minute, 60)
+        return now.replace(hour=hour, minute=minute, second=0, microsecond=0)
 
 
 def _minute(clock: str, text: str) -> int:

@@ -184,3 +184,41 @@ def _active(world: World) -> int:
     active = world.history().entries[-1].state.active
     assert active is not None
     return active.number
+
+
+def test_a_request_that_came_to_nothing_is_tried_again_when_it_is_delivered_again(due: World) -> None:
+    lying = liars.Faulty(due.store, "read", liars.flipped_bit)
+    assert due.force("ticket-7", store=lying).status is Status.FAILED
+    assert due.force("ticket-7").status is Status.ROTATED
+    assert due.force("ticket-7").status is Status.NOT_DUE
+    due.check()
+
+
+def test_the_calls_of_an_ordinary_rotation(due: World) -> None:
+    """What a rotation costs, listing left out: the figures of the design, held on every store."""
+    calls: list[str] = []
+    outcome = due.rotate(store=Counting(due.store, calls), ledger=Counting(due.ledger, calls))
+    assert outcome.status is Status.ROTATED
+    listed = [name for name in calls if name not in ("prepare", "inventory")]
+    fenced = ["read", "observe", "append", "stage", "read", "promote", "append", "write_anchor"]
+    unfenced = [*fenced[:5], "read", "promote", "observe", "discard", "append", "write_anchor"]
+    assert listed == (fenced if due.store.fenced else unfenced)
+
+
+class Counting:
+    """Passes everything on and writes down what was called."""
+
+    def __init__(self, target: Any, calls: list[str]) -> None:
+        self._target = target
+        self._calls = calls
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._target, name)
+        if not callable(value) or name == "where":
+            return value
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._calls.append(name)
+            return value(*args, **kwargs)
+
+        return call

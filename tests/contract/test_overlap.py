@@ -133,3 +133,21 @@ def _versions(folder: Path) -> int:
     settings = read_settings({"DAENA_HOME": str(folder / ".kms"), "DAENA_POLICY": str(folder / "daena-kms.toml")})
     service = open_service(settings, trigger="test", writes=False).service
     return len(History(service.history(KEY)).versions)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_zombie_does_not_disable_what_a_person_has_enabled_meanwhile(backend: str, tmp_path: Path) -> None:
+    world = _world(backend, tmp_path)
+    world.rotate()
+
+    def finished_and_undone() -> None:
+        world.clock.move(minutes=61)
+        world.rotate()
+        world.service().enable(KEY, 1)
+
+    effects = Effects(sleep_at=4, meanwhile=finished_and_undone)
+    service = world.service(store=Mortal(world.store, effects), ledger=Mortal(world.ledger, effects))
+    service.disable(KEY, 1)
+    assert effects.names[3] == "after write_anchor"
+    assert world.history().versions[1].state is State.DECRYPT_ONLY
+    world.check()

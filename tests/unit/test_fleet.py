@@ -19,8 +19,9 @@ from daena_kms.model import Outcome, Status
 from daena_kms.policy import KeyPolicy, RotationPolicy, Tick
 from daena_kms.rotation import Tools
 from daena_kms.service import Service
+from daena_kms.window import Window
 from tests.support import liars
-from tests.support.worlds import LEASE, Backend, Clock, memory_backend, seeded
+from tests.support.worlds import LEASE, START, Backend, Clock, Effects, Mortal, dying, memory_backend, seeded
 
 MAKE = KeyPolicy(create=True)
 
@@ -187,3 +188,58 @@ def test_a_changed_policy_is_noted() -> None:
     service.fleet.tools = msgspec.structs.replace(service.fleet.tools, policy_digest="another")
     (outcome,) = service.rotate(Order()).outcomes
     assert "the policy changed since the last claim" in outcome.notes[0]
+
+
+@pytest.mark.parametrize("mac", ["", "zz", "\u00e9" * 64], ids=["none", "short", "not ascii"])
+def test_one_forged_head_fails_its_key_and_no_other(mac: str) -> None:
+    many = Many({"a-key": MAKE, "b-key": MAKE})
+    many.rotate()
+    anchor = many.backend.store.observe("a-key").anchor
+    many.backend.store.write_anchor("a-key", msgspec.structs.replace(anchor, mac=mac))
+    many.clock.move(days=91)
+    outcomes = many.rotate()
+    assert _statuses(outcomes) == {"a-key": Status.FAILED, "b-key": Status.ROTATED}
+    assert "was not written by us" in outcomes["a-key"].message
+
+
+def test_a_key_outside_its_window_is_not_rotated_by_age_though_something_else_is_to_be_done() -> None:
+    saturdays = Window.parse("Sat 00:00-23:00")
+    many = Many({"a-key": msgspec.structs.replace(MAKE, window=saturdays, destroy_after_days=1, grace_days=0)})
+    for _ in range(3):
+        many.rotate(Order(("a-key",), force=True))
+    many.service().destroy("a-key", 1)
+    many.clock.now = START + timedelta(days=138)  # a Tuesday
+    assert many.clock.now.weekday() == 1
+    (outcome,) = many.rotate().values()
+    assert outcome.status is Status.NOT_DUE
+    assert outcome.notes == ("destroyed: version 1",)
+    many.clock.now += timedelta(days=4)
+    assert many.rotate()["a-key"].status is Status.ROTATED
+
+
+def test_what_a_dead_run_left_open_on_a_key_without_a_policy_is_brought_to_its_end() -> None:
+    many = Many({})
+    many.service().import_key("old-key", KeyMaterial(b"k" * 32), created=None)
+    many.service().compromised("old-key", 1)
+    effects = Effects(die_at=4)
+    dead = many.service(Mortal(many.backend.store, effects), ledger=Mortal(many.backend.ledger, effects))
+    with dying():
+        dead.disable("old-key", 1)
+    assert effects.names[-1] == "after write_anchor"
+    many.clock.move(minutes=61)
+    assert many.rotate()["old-key"].status is Status.DONE
+    assert many.service().verify()[0].warnings == ()
+    assert many.rotate()["old-key"].status is Status.UNMANAGED
+
+
+def test_a_policy_that_no_longer_retires_calls_the_retirement_off() -> None:
+    many = Many({"a-key": msgspec.structs.replace(MAKE, keep_versions=0, grace_days=10)})
+    many.rotate()
+    many.rotate(Order(("a-key",), force=True))
+    many.keys["a-key"] = MAKE
+    many.clock.move(days=11)
+    many.rotate()
+    before = len(many.backend.ledger.objects)
+    planned = many.service().plan(Order())
+    assert planned[0].verdict.status is Status.NOT_DUE
+    assert len(many.backend.ledger.objects) == before

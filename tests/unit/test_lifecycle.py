@@ -1,15 +1,19 @@
 """What may happen to old versions: retire, disable, enable, destroy, roll back, mark."""
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from daena_kms.errors import KmsError, NotFoundError, RefusedError
+from daena_kms import trust
+from daena_kms.errors import ConfigurationError, KmsError, NotFoundError, RefusedError
+from daena_kms.material import KeyMaterial
 from daena_kms.model import State, Status
 from daena_kms.policy import KeyPolicy
 from daena_kms.service import Service
+from tests.support import liars
 from tests.support.worlds import BACKENDS, KEY, Clock, World, seeded
 
 
@@ -183,3 +187,83 @@ def test_status_says_what_is_overdue(tmp_path: Path) -> None:
     world.rotate()
     (status,) = world.service().status()
     assert (status.active, status.age_days, status.overdue, status.in_progress) == (2, 0, False, "")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_mark_reaches_copies_made_before_and_after_a_renewal(backend: str, tmp_path: Path) -> None:
+    world = _world(tmp_path, backend, rotations=2)
+    world.service().renew("test")
+    world.keyring = trust.open_keyring(world.store, world.ledger)
+    world.service().rollback(KEY)
+    world.service().compromised(KEY, 3)
+    assert {n for n, v in world.history().versions.items() if v.compromised} == {1, 3}
+    with pytest.raises(RefusedError, match="is compromised"):
+        world.service().rollback(KEY, 1)
+
+
+def test_a_destruction_under_way_is_not_cancelled(tmp_path: Path) -> None:
+    world = _world(tmp_path, "memory-fenced", destroy_after_days=7)
+    world.service().destroy(KEY, 1)
+    world.clock.move(days=8)
+    refused: list[RefusedError] = []
+
+    def cancel() -> None:
+        with pytest.raises(RefusedError, match="too late") as caught:
+            world.service().destroy(KEY, 1, cancel=True)
+        refused.append(caught.value)
+
+    def interrupted(destroy: Callable[..., None], *args: object) -> None:
+        cancel()
+        destroy(*args)
+
+    world.rotate(store=liars.Faulty(world.store, "destroy", interrupted))
+    assert len(refused) == 1
+    assert _states(world)[1] is GONE
+    world.check()
+
+
+def test_the_checker_finds_a_disabled_version_that_the_store_gives_out(tmp_path: Path) -> None:
+    world = _world(tmp_path, "memory-fenced", rotations=3)
+    world.service().disable(KEY, 1)
+    world.check()
+    world.store.enable(KEY, world.store.observe(KEY).versions[0])
+    assert world.problems() == ["version 1 is disabled, but the store still gives it out"]
+
+
+def test_a_compromised_key_without_a_policy_is_rotated_into_more_of_the_same_kind(tmp_path: Path) -> None:
+    clock = Clock()
+    world = World(BACKENDS["memory-fenced"](tmp_path, clock, seeded()), clock)
+    service = world.service()
+    service.import_key("no-policy-key", KeyMaterial(b"m" * 48), created=None)
+    assert service.compromised("no-policy-key", 1).status is Status.ROTATED
+    assert service.get("no-policy-key").record.spec == "bytes-48"
+
+
+@pytest.mark.parametrize("act", ["import_key", "adopt"])
+def test_a_time_without_a_zone_is_refused_before_anything_is_written(act: str, tmp_path: Path) -> None:
+    clock = Clock()
+    world = World(BACKENDS["memory-fenced"](tmp_path, clock, seeded()), clock)
+    world.rotate()
+    naive = datetime(2025, 1, 1)  # noqa: DTZ001  # that is what is refused
+    acts: dict[str, Callable[[], object]] = {
+        "adopt": lambda: world.service().adopt(KEY, created=naive),
+        "import_key": lambda: world.service().import_key("another-key", KeyMaterial(b"m" * 32), created=naive),
+    }
+    with pytest.raises(ConfigurationError, match="has no time zone"):
+        acts[act]()
+    assert world.ledger.sequences("another-key") == []
+
+
+def test_a_reason_that_is_no_text_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    world = _world(tmp_path, "memory-fenced", rotations=2)
+    entries = len(world.history().entries)
+    for reason in ("\udcff", "x" * (1 << 20)):
+        with pytest.raises(ConfigurationError):
+            world.service().rollback(KEY, reason=reason)
+    assert len(world.history().entries) == entries
+
+
+def test_there_is_nothing_to_adopt_where_the_manifest_knows_everything(tmp_path: Path) -> None:
+    world = _world(tmp_path, "memory-fenced", rotations=2)
+    with pytest.raises(RefusedError, match="knows all"):
+        world.service().adopt(KEY)

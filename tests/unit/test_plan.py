@@ -160,7 +160,8 @@ CASES: dict[str, tuple[Work, KeyState, Observed, bool, bool | None, object]] = {
         plan.Promote(STAGED_2, LIVE_1),
     ),
     "own claim, check failed: discard": (
-        _work(claimed=True, rejected="a bit is wrong"), _claimed(_claim()), _seen(staged=(STAGED_2,)), False, None,
+        _work(claimed=True, rejected=NEW, rejected_why="a bit is wrong"), _claimed(_claim()),
+        _seen(staged=(STAGED_2,)), False, None,
         plan.Discard("a bit is wrong", STAGED_2),
     ),
     "own claim, foreign material under its number: discard": (
@@ -176,7 +177,7 @@ CASES: dict[str, tuple[Work, KeyState, Observed, bool, bool | None, object]] = {
         plan.Verify(LIVE_2),
     ),
     "own claim, live but bad: a person must look": (
-        _work(claimed=True, rejected="a bit is wrong"), _claimed(_claim()),
+        _work(claimed=True, rejected=NEW, rejected_why="a bit is wrong"), _claimed(_claim()),
         _seen(newest=LIVE_2, versions=(LIVE_1, LIVE_2)), False, None,
         plan.Refuse("version 2 is live, but fails its check: a bit is wrong", plan.DRIFT_HINT),
     ),

@@ -14,7 +14,7 @@ KEK_BYTES = 32
 SALT_BYTES = 16
 SCRYPT_LOG2_COST = 15  # 32 MiB and about 0.1 s: OWASP's recommended cost for scrypt is 2^15 to 2^17
 SCRYPT_BLOCK = 8
-SCRYPT_PARALLEL = 1
+SCRYPT_PARALLEL = 3
 
 KEK_WARNING = (
     "made a new key file: {path}. Whoever has this file and the vault has every key; "

@@ -100,10 +100,7 @@ def create_vault(path: Path, source: KekSource, entropy: Callable[[int], bytes])
     """
     warnings = []
     if source.kind == "key file" and not path.exists():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as problem:
-            raise translate(problem, path.parent) from None
+        _make_folder(path.parent)
         _, made = keks.create_file(source.file, entropy)
         if made:
             warnings.append(keks.KEK_WARNING.format(path=source.file))
@@ -117,8 +114,8 @@ def _build_vault(path: Path, source: KekSource, entropy: Callable[[int], bytes])
     salt = entropy(keks.SALT_BYTES)
     nonce = entropy(_NONCE_BYTES)
     check = AESGCM(source.kek(salt)).encrypt(nonce, _CHECK_TEXT, FORMAT)
+    _make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as db:
             db.execute("PRAGMA journal_mode = WAL")
@@ -134,7 +131,15 @@ def _build_vault(path: Path, source: KekSource, entropy: Callable[[int], bytes])
     except sqlite3.Error as problem:
         raise _translate(problem, path) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as problem:
+        raise translate(problem, folder) from None
 
 
 class LocalStore:
@@ -288,7 +293,11 @@ class LocalStore:
                 (key, version.number),
             )
         with self._translated():  # the write-ahead log still holds the old page until it is folded in
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            (busy, _, _) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise UnavailableError(
+                f"version {version.number} of {key} is destroyed, but a reader keeps the log", "run it again"
+            )
 
     def write_anchor(self, key: str, anchor: Anchor) -> None:
         with self._changing() as db:
@@ -303,6 +312,11 @@ class LocalStore:
         facts = dict(self._rows("SELECT name, value FROM vault"))
         if facts.get("format") != FORMAT:
             raise ConfigurationError(f"{self._path} is not a vault that this version knows", "see CHANGELOG.md")
+        if missing := {"kek", "salt", "check"} - set(facts):
+            raise ConfigurationError(
+                f"{self._path} is no sound vault: it lacks {', '.join(sorted(missing))}",
+                "restore it from a backup; nothing was changed",
+            )
         kind = facts["kek"].decode()
         check = facts["check"]
         try:

@@ -1,0 +1,1 @@
+"""The command `daena-key-rotate`, from outside."""
