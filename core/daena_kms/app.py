@@ -14,7 +14,7 @@ from .errors import ConfigurationError, NotFoundError
 from .fleet import Limits
 from .journal import Journal
 from .ledger import FolderLedger, translate
-from .model import utc_now as utc_now  # handed out by the composition root alone
+from .model import utc_now as utc_now  # noqa: PLC0414  # handed out by the composition root alone
 from .policy import RotationPolicy, parse_policy
 from .rotation import Tools
 from .service import Service
