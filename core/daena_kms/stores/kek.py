@@ -12,7 +12,7 @@ from ..ledger import sync_folder, translate
 
 KEK_BYTES = 32
 SALT_BYTES = 16
-SCRYPT_LOG2_COST = 15  # 32 MiB and about 0.1 s: OWASP's recommended cost for scrypt is 2^15 to 2^17
+SCRYPT_LOG2_COST = 15  # with p = 3, one of OWASP's settings of equal strength (password storage cheat sheet)
 SCRYPT_BLOCK = 8
 SCRYPT_PARALLEL = 3
 
