@@ -13,6 +13,7 @@ from daena_kms.fleet import Order
 from daena_kms.manifest import History
 from daena_kms.model import State, Status
 from daena_kms.settings import read_settings
+from tests.support import liars
 from tests.support.worlds import BACKENDS, KEY, Clock, Effects, Mortal, World, dying, seeded
 
 PROCESSES = 16
@@ -145,9 +146,17 @@ def test_a_zombie_does_not_disable_what_a_person_has_enabled_meanwhile(backend: 
         world.rotate()
         world.service().enable(KEY, 1)
 
-    effects = Effects(sleep_at=4, meanwhile=finished_and_undone)
-    service = world.service(store=Mortal(world.store, effects), ledger=Mortal(world.ledger, effects))
-    service.disable(KEY, 1)
-    assert effects.names[3] == "after write_anchor"
+    slept: list[int] = []
+
+    def asleep_once_claimed(sequences: Callable[[str], list[int]], key: str) -> list[int]:
+        """Reading the history is the last thing a run does between deciding on a change and making it."""
+        found = sequences(key)
+        if key == KEY and found[-1] == 5 and not slept:
+            slept.append(1)
+            finished_and_undone()
+        return found
+
+    world.service(ledger=liars.Faulty(world.ledger, "sequences", asleep_once_claimed)).disable(KEY, 1)
+    assert slept
     assert world.history().versions[1].state is State.DECRYPT_ONLY
     world.check()

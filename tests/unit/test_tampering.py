@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec.structs
 import pytest
 
-from daena_kms import audit
+from daena_kms import audit, manifest
 from daena_kms.errors import IntegrityError, KmsError
 from daena_kms.ledger import FolderLedger, object_name
 from daena_kms.model import Status
@@ -198,3 +198,19 @@ def test_an_old_anchor_put_back_cannot_hide_that_a_key_is_due(local: World) -> N
     assert _problems(local) == []
     assert local.rotate().status is Status.NOT_DUE
     assert local.store.observe(KEY).anchor != old
+
+
+def test_an_entry_of_ours_that_continues_another_past_is_found(local: World) -> None:
+    """Signed by the right key, with the right state: only its link to the entry before gives it away."""
+    (*_, head) = local.service().journal.chain(KEY)
+    forged = manifest.seal(
+        msgspec.structs.replace(head, hash="0" * 64),
+        manifest.Draft(manifest.Event.PAUSED),
+        key=KEY,
+        now=local.clock(),
+        actor="forger",
+        trigger="test",
+        signer=local.keyring.signer,
+    )
+    local.ledger.append(KEY, head.next_sequence, forged)
+    assert _offline(local)[0].endswith("it does not continue the entry before it: one of the two was replaced")
