@@ -38,7 +38,8 @@ def open_service(
 ) -> Opened:
     """Build everything from settings. Raises ConfigurationError with nothing changed if something cannot be used.
 
-    A local store that does not exist yet is made, keys and all; anything else waits for `init`.
+    `writes`: the folders are checked for it. `makes`: a local store that does not exist yet is made, keys and all.
+    `init`: so is anything else.
     """
     policy = load_policy(settings)
     ledger = open_ledger(settings)

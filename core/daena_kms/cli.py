@@ -125,6 +125,8 @@ def rotate(
       daena-key-rotate rotate daena-encryption-key --force --yes --reason "laptop lost"
       daena-key-rotate rotate --all --dry-run --json
     """
+    if request_id and not force:
+        raise click.UsageError("--request-id goes with --force")
     if force and not keys and not every:
         raise click.UsageError("--force without a key needs --all")
     if force and not dry_run:

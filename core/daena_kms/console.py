@@ -49,6 +49,7 @@ def _whole(record: object) -> object:
 
 
 def _plain(text: str) -> str:
+    """One line that steers no terminal, whatever text people or files put into it."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -91,11 +92,11 @@ def outcomes(done: Sequence[Outcome]) -> None:
 
 def _details(done: Outcome) -> None:
     for note in done.notes:
-        print(f"  {done.key}: note: {note}")
+        print(_plain(f"  {done.key}: note: {note}"))
     if done.recorded:
-        print(f"  {done.key}: recorded in {done.recorded}")
+        print(_plain(f"  {done.key}: recorded in {done.recorded}"))
     if done.hint and done.status in (Status.FAILED, Status.IN_PROGRESS):
-        print(f"  {done.key}: hint: {done.hint}")
+        print(_plain(f"  {done.key}: hint: {done.hint}"))
 
 
 def _colour(row: Row) -> str:
@@ -219,9 +220,9 @@ def audits(found: Sequence[KeyAudit], *, as_json: bool) -> None:
     table(("key", "entries", "verified", "head"), rows)
     for audit in found:
         for problem in audit.problems:
-            print(f"  {audit.key}: problem: {problem}")
+            print(_plain(f"  {audit.key}: problem: {problem}"))
         for text in audit.warnings:
-            print(f"  {audit.key}: warning: {text}")
+            print(_plain(f"  {audit.key}: warning: {text}"))
     print(f"{len(found)} keys, {problems} problems")
 
 

@@ -6,9 +6,9 @@ machine the same items can go to a queue. `rotate_one` does not know which.
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -16,15 +16,14 @@ from msgspec.structs import replace
 from . import due, lifecycle
 from .errors import KmsError, NotFoundError
 from .manifest import Head, History
-from .model import Anchor, InventoryRow, Operation, Outcome, Status
-from .plan import Work
+from .model import Anchor, InventoryRow, Operation, Outcome, Status, VersionRecord
+from .plan import NEVER, Work
 from .policy import KeyPolicy, RotationPolicy, Tick
 from .rotation import Run, Tools
 
 log = logging.getLogger(__name__)
 
 FAILING = {Status.FAILED}
-_NEVER = datetime.min.replace(tzinfo=UTC)  # no version is that old: age alone does not rotate
 Progress = Callable[[Outcome], None]
 
 
@@ -174,7 +173,7 @@ def _failed(item: Planned, message: str, hint: str) -> Outcome:
 def _work(item: Planned, order: Order, now: datetime, tick: Tick) -> Work:
     if item.policy is None:
         # Nothing is rotated without a policy; what an earlier run left open is still brought to its end.
-        operation, limit = Operation.ROTATE, _NEVER
+        operation, limit = Operation.ROTATE, NEVER
     elif not item.exists:
         if not item.policy.create:
             raise NotFoundError(
@@ -183,7 +182,7 @@ def _work(item: Planned, order: Order, now: datetime, tick: Tick) -> Work:
             )
         operation, limit = Operation.CREATE, None
     elif item.policy.window is not None and item.policy.window.closes(now) is None:
-        operation, limit = Operation.ROTATE, _NEVER  # looked at for another reason than its age
+        operation, limit = Operation.ROTATE, NEVER  # looked at for another reason than its age
     else:
         operation, limit = Operation.ROTATE, due.cutoff(item.key, item.policy, now, tick)
     return Work(
@@ -200,9 +199,10 @@ def _work(item: Planned, order: Order, now: datetime, tick: Tick) -> Work:
 def _housekeeping(tools: Tools, item: Planned, outcome: Outcome, head: Head) -> Outcome:
     """Carry out what is scheduled for old versions: destructions asked for, retirements whose grace has passed."""
     notes = list(outcome.notes)
-    works = _scheduled(tools, item.key, item.policy or KeyPolicy())
+    records = History(tools.journal.history(item.key)).versions.values()
+    works = _scheduled(item.key, records, item.policy or KeyPolicy(), tools.clock())
     if not works:
-        _call_off(tools, item, head)
+        _call_off(tools, item, records, head)
     for work in works:
         done = Run(tools, work, item.policy).execute()
         notes.append(done.message)
@@ -211,18 +211,15 @@ def _housekeeping(tools: Tools, item: Planned, outcome: Outcome, head: Head) -> 
     return replace(outcome, notes=tuple(notes))
 
 
-def _call_off(tools: Tools, item: Planned, head: Head) -> None:
+def _call_off(tools: Tools, item: Planned, records: Collection[VersionRecord], head: Head) -> None:
     """The policy changed and nothing is to be done any more: the head beside the key says when to look again."""
-    records = History(tools.journal.history(item.key)).versions.values()
     active = head.state.active
     if active is not None and not active.compromised:
         attention = lifecycle.attention_at(records, item.policy)
         tools.store.write_anchor(item.key, tools.journal.anchor(item.key, head, attention_at=attention))
 
 
-def _scheduled(tools: Tools, key: str, policy: KeyPolicy) -> list[Work]:
-    now = tools.clock()
-    records = History(tools.journal.history(key)).versions.values()
+def _scheduled(key: str, records: Collection[VersionRecord], policy: KeyPolicy, now: datetime) -> list[Work]:
     work = [
         Work(key, uuid.uuid4().hex, Operation.DESTROY, number=record.number, reason="scheduled")
         for record in lifecycle.destroyable(records, now)
@@ -254,7 +251,7 @@ def _untouched(item: Planned) -> Outcome:
 
 def _oldest_first(item: Planned) -> tuple[datetime, str]:
     since = item.anchor.active_since if item.anchor else None
-    return since or _NEVER, item.key
+    return since or NEVER, item.key
 
 
 def dry_run(planned: Iterable[Planned]) -> tuple[Outcome, ...]:

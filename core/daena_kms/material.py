@@ -14,6 +14,8 @@ class KeyMaterial:
     __slots__ = ("_secret",)
 
     def __init__(self, secret: bytes) -> None:
+        if not isinstance(secret, (bytes, bytearray, memoryview)):
+            raise TypeError(f"material is bytes, not {type(secret).__name__}")  # bytes(32) would be 32 zeros
         self._secret = bytes(secret)
 
     def reveal(self) -> bytes:

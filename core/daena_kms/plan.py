@@ -14,13 +14,14 @@ sleep anywhere, on stores with and without compare-and-set.
 
 import uuid
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from .model import Burnt, Claim, KeyState, Observed, Operation, Status, StoredVersion, VersionRecord
 
+NEVER = datetime.min.replace(tzinfo=UTC)  # as a cutoff: no version is that old, so age alone does not rotate
 FAILURES_BEFORE_A_PERSON = 3
 FIRST_BACK_OFF = timedelta(hours=1)
 _ROTATIONS = uuid.UUID("6f0f3ad1-54f4-5f5f-9f49-6c8b6d9d2a10")
@@ -407,7 +408,7 @@ def with_staged(view: View, stored: StoredVersion) -> View:
 
 
 def with_promoted(view: View, stored: StoredVersion) -> View:
-    """The view once `stored` won its compare-and-set: nobody else's promotion came between."""
+    """The view once `stored` is what readers get. Another run may have promoted it, and more, before: see `_mend`."""
     versions = tuple(v for v in view.seen.versions if v.number != stored.number)
     staged = tuple(v for v in view.seen.staged if v.number != stored.number)
     return replace(view, seen=replace(view.seen, newest=stored, versions=(*versions, stored), staged=staged))

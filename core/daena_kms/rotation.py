@@ -247,11 +247,13 @@ class Run:
         return self.policy
 
     def _take_over(self, _: plan.TakeOver, view: View) -> View:
-        held = replace(_open(view), run=self.work.run, lease_until=self.tools.clock() + self.tools.lease)
+        left = _open(view)
+        held = replace(left, run=self.work.run, lease_until=self.tools.clock() + self.tools.lease)
         event = Event.ROTATION_RESUMED if held.operation.makes_version else Event.CHANGE_RESUMED
         self._append(_draft(event, held, view.state, claim=held))
         self.work = replace(self.work, claimed=self.work.claimed or plan.same_work(self.work, held))
-        self.notes.append(f"took over the {held.operation} of version {held.number} that another run left open")
+        if left.run != held.run:
+            self.notes.append(f"took over the {held.operation} of version {held.number} that another run left open")
         return self._with_head(view)
 
     def _stage(self, _: plan.Stage, view: View) -> View:

@@ -16,12 +16,10 @@ from .manifest import Entry, History
 from .material import KeyMaterial
 from .model import MAX_MATERIAL_BYTES, KeySpec, KeyState, Operation, Outcome, State, Status, VersionRecord
 from .names import check_name
-from .plan import Work
+from .plan import NEVER, Work
 from .policy import KeyPolicy, RotationPolicy, Tick
 from .rotation import Run, Tools
 from .verification import verify
-
-_NEVER = datetime.min.replace(tzinfo=UTC)  # no version is that old: age alone does not rotate
 
 
 class KeyStatus(Struct, frozen=True):
@@ -52,6 +50,7 @@ class Fetched(Struct, frozen=True):
 
 
 def check_import(material: KeyMaterial, created: datetime | None, now: datetime) -> datetime | None:
+    """`created` in UTC; ConfigurationError for material or a time that no import can have."""
     if not 1 <= len(material) <= MAX_MATERIAL_BYTES:
         raise ConfigurationError(
             f"material of {len(material)} bytes is outside 1 to {MAX_MATERIAL_BYTES}", "is it the right file?"
@@ -167,6 +166,7 @@ class Service:
 
     def history(self, key: str) -> list[Entry]:
         """Every manifest entry of a key, verified."""
+        check_name(key, self._prefix)
         entries = self.journal.history(key)
         if not entries:
             raise NotFoundError(f"there is no manifest of {key}", "see `status` for the keys there are")
@@ -183,10 +183,10 @@ class Service:
 
     def compromised(self, key: str, number: int, reason: str = "") -> Outcome:
         """Mark a version's material as known to others; if it is active, rotate at once."""
-        active = Marks(self.tools.store, self.journal).compromised(key, number, self.tools.clock(), reason)
+        active = self._marks(key).compromised(key, number, self.tools.clock(), reason)
         if not active:
             return Outcome(key, Status.DONE, f"compromised: version {number} is marked", number=number)
-        return self._run(key, Operation.ROTATE, cutoff=_NEVER, reason=f"version {number} is compromised")
+        return self._run(key, Operation.ROTATE, cutoff=NEVER, reason=f"version {number} is compromised")
 
     def disable(self, key: str, number: int, reason: str = "") -> Outcome:
         """Make an earlier version unreadable. `enable` undoes it."""
@@ -200,7 +200,7 @@ class Service:
 
     def destroy(self, key: str, number: int, *, cancel: bool = False, reason: str = "") -> Outcome:
         """Ask for a version's destruction, which waits as long as the policy says; or take that back."""
-        marks, policy = Marks(self.tools.store, self.journal), self._needs_policy(key)
+        marks, policy = self._marks(key), self._needs_policy(key)
         if cancel:
             marks.cancel_destroy(key, number, policy, reason)
             return Outcome(key, Status.DONE, f"destroy-cancelled: version {number} stays", number=number)
@@ -210,12 +210,12 @@ class Service:
 
     def pause(self, key: str, reason: str = "") -> Outcome:
         """Stop rotating a key until `resume`."""
-        Marks(self.tools.store, self.journal).pause(key, reason)
+        self._marks(key).pause(key, reason)
         return Outcome(key, Status.DONE, "paused: not rotated until `resume`")
 
     def resume(self, key: str, reason: str = "") -> Outcome:
         """End a pause, or let a key that waits for a person be tried again."""
-        Marks(self.tools.store, self.journal).resume(key, reason)
+        self._marks(key).resume(key, reason)
         return Outcome(key, Status.DONE, "resumed: rotated again when it is due")
 
     def adopt(self, key: str, *, created: datetime | None = None, reason: str = "") -> Outcome:
@@ -224,16 +224,17 @@ class Service:
         if self.tools.store.observe(key).newest is None:
             raise NotFoundError(f"the store has no key {key}", "see `status` for the keys there are")
         created = _in_use_since(created, self.tools.clock())
-        if self.journal.ledger.sequences(key) and not self.verify([key])[0].problems:
+        if self.journal.ledger.sequences(key) and not self.verify([key])[-1].problems:
             raise RefusedError(f"the manifest knows all that the store has of {key}", "nothing to adopt")
         work = Work(key, uuid.uuid4().hex, Operation.ADOPT, forced=True, created=created, reason=reason)
         return Run(self.tools, work, self.policy.keys.get(key)).execute()
 
     def repair(self, key: str, reason: str = "") -> Outcome:
         """Start a new signed segment behind objects that are no entries, and store the head beside the key again."""
+        marks = self._marks(key)
         if not self.journal.ledger.sequences(key):
             raise NotFoundError(f"there is no manifest of {key}", "see `status` for the keys there are")
-        count = Marks(self.tools.store, self.journal).repair(key, reason)
+        count = marks.repair(key, reason)
         message = (
             f"repaired: {count} objects that are no entries are named and stepped over" if count else "sound already"
         )
@@ -254,7 +255,12 @@ class Service:
         active = self._state(key).active
         return KeyPolicy(spec=KeySpec.parse(active.spec)) if active else KeyPolicy()
 
+    def _marks(self, key: str) -> Marks:
+        check_name(key, self._prefix)  # above all: never the ledger's own chain
+        return Marks(self.tools.store, self.journal)
+
     def _state(self, key: str) -> KeyState:
+        check_name(key, self._prefix)
         return self.journal.head(key, self.tools.store.observe(key).anchor).state
 
     def _versions(self, key: str) -> dict[int, VersionRecord]:

@@ -144,3 +144,10 @@ def test_junk_in_the_ledgers_own_chain_stops_nothing_and_a_renewal_steps_over_it
     assert len(world.keyring.trust.generations) == 2
     assert [audit.problems for audit in world.service().verify()] == [()]
     world.check()
+
+
+@pytest.mark.parametrize("act", ["pause", "resume", "repair", "history", "rollback", "adopt", "get"])
+def test_no_call_of_the_library_reaches_the_ledgers_own_chain(world: World, act: str) -> None:
+    with pytest.raises(ConfigurationError, match="kept for our own"):
+        getattr(world.service(), act)(RESERVED_KEY)
+    assert world.ledger.sequences(RESERVED_KEY) == [1]
