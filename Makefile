@@ -5,8 +5,9 @@ BIN := .venv/bin
 READY := .venv/ready
 export DAENA_HOME ?= .kms
 EXAMPLE_POLICY := examples/daena-kms.toml
+TOOLS := awscli checkov ministack sam
 
-.PHONY: rotate test lint bench faults demo-keys requirements clean
+.PHONY: rotate test lint bench faults demo-keys demo-aws requirements clean
 
 rotate: demo-keys  ## rotate the example's keys on the local store; ARGS="--force --yes --json" passes arguments on
 	@DAENA_POLICY=$${DAENA_POLICY:-$(EXAMPLE_POLICY)} $(BIN)/daena-key-rotate rotate --all $(ARGS)
@@ -14,7 +15,10 @@ rotate: demo-keys  ## rotate the example's keys on the local store; ARGS="--forc
 demo-keys: $(READY)  ## the two keys of the example that exist before its first run
 	@DAENA_POLICY=$${DAENA_POLICY:-$(EXAMPLE_POLICY)} $(BIN)/python examples/prepare.py
 
-test: $(READY)  ## every test; T="-k name" passes arguments on
+demo-aws: $(READY) .venv/tools/awscli/ready  ## all of AWS on this machine, without an account
+	@$(BIN)/python -m examples.demo_aws
+
+test: $(READY) $(TOOLS:%=.venv/tools/%/ready)  ## every test; T="-k name" passes arguments on
 	$(BIN)/python -m pytest -n auto -q $(T)
 
 lint: $(READY)  ## ruff and mypy, strict
@@ -25,8 +29,15 @@ lint: $(READY)  ## ruff and mypy, strict
 bench: $(READY)  ## figures: a table, and build/bench.json
 	$(BIN)/python -m tests.bench $(ARGS)
 
-faults: $(READY)  ## what takes longer than a minute: the protocol explored in full
+faults: $(READY)  ## what takes longer than a minute: the protocol explored in full, every pair of deaths on every store
 	$(BIN)/python -m tests.faults $(ARGS)
+	$(BIN)/python -m pytest -n auto -q --thorough tests/contract
+
+# Tools with an environment of their own: they pin what others need newer.
+$(TOOLS:%=.venv/tools/%/ready): .venv/tools/%/ready: requirements/%.txt $(READY)
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/tools/$*
+	@$(BIN)/uv pip sync --quiet --python .venv/tools/$*/bin/python --require-hashes $<
+	@touch $@
 
 $(READY): requirements/tools.txt requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 >= 3.11 is needed; set PYTHON=..."; exit 1; }
@@ -36,11 +47,14 @@ $(READY): requirements/tools.txt requirements/dev.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+PIN := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header
+
 requirements:  ## pin again what pyproject.toml asks for
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-	  --no-header pyproject.toml --all-extras --group dev --output-file requirements/dev.txt $(ARGS)
-	printf 'uv==%s\n' "$$($(BIN)/uv --version | cut -d' ' -f2)" | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-annotate --no-header - --output-file requirements/tools.txt
+	$(PIN) --universal --python-version 3.11 pyproject.toml --all-extras --group dev --output-file requirements/dev.txt $(ARGS)
+	for tool in $(TOOLS); do $(PIN) --universal --python-version 3.11 --group $$tool --output-file requirements/$$tool.txt $(ARGS); done
+	$(PIN) --python-version 3.13 --python-platform aarch64-manylinux_2_28 --only-binary :all: pyproject.toml --extra aws-lambda \
+	  --output-file requirements/aws.txt $(ARGS)
+	printf 'uv==%s\n' "$$($(BIN)/uv --version | cut -d' ' -f2)" | $(PIN) --universal --python-version 3.11 - --output-file requirements/tools.txt
 
 clean:  ## remove what was built; keys in .kms stay
 	rm -rf .venv build core/*.egg-info

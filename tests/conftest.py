@@ -1,11 +1,22 @@
 """Fixtures that every test may use."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.worlds import BACKENDS, Backend, Clock, World, seeded
+from tests.support.worlds import BACKENDS, SERVED, Backend, Clock, World, seeded
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="every pair of deaths on every store, not a share of them")
+
+
+@pytest.fixture
+def share(request: pytest.FixtureRequest) -> Callable[[str], int]:
+    """Of how many pairs of deaths a test takes one: all in memory, a share where each is many calls to a server."""
+    thorough = bool(request.config.getoption("--thorough"))
+    return lambda backend: 1 if thorough or backend not in SERVED else 5
 
 
 @pytest.fixture

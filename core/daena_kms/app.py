@@ -4,7 +4,9 @@ import getpass
 import os
 import socket
 import time
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
@@ -13,7 +15,8 @@ from . import trust
 from .errors import ConfigurationError, NotFoundError
 from .fleet import Limits
 from .journal import Journal
-from .ledger import FolderLedger, translate
+from .keyring import Keyring
+from .ledger import FolderLedger, Ledger, translate
 from .model import utc_now as utc_now  # noqa: PLC0414  # handed out by the composition root alone
 from .policy import RotationPolicy, parse_policy
 from .rotation import Tools
@@ -21,8 +24,38 @@ from .service import Service
 from .settings import Settings
 from .stores.base import KeyStore
 
+if TYPE_CHECKING:
+    from .stores.aws_calls import Aws
+
 HOME_MANIFESTS = "home:manifests"  # moves with DAENA_HOME, so a vault that is copied as a whole stays whole
 _SPACE_PROBE_BYTES = 1 << 16
+
+
+class Clouds:
+    """The clouds' SDKs: each is imported, and its clients are made, when it is first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def aws(self) -> "Aws":
+        from .stores import aws_calls  # noqa: PLC0415  # only the SDK that is used is imported
+
+        s = self._settings
+        return aws_calls.Aws(
+            region=s.aws_region, profile=s.aws_profile, call_timeout=s.call_timeout, concurrency=s.concurrency
+        )
+
+
+class Connection(Struct, frozen=True):
+    """What is made once: the store, its ledger, and the keys behind the evidence. A function keeps it while warm."""
+
+    store: KeyStore
+    ledger: Ledger
+    keyring: Keyring
+    clouds: Clouds
+    warnings: tuple[str, ...] = ()
+    initialised: trust.Initialised | None = None
 
 
 class Opened(Struct, frozen=True):
@@ -38,39 +71,77 @@ def open_service(
 ) -> Opened:
     """Build everything from settings. Raises ConfigurationError with nothing changed if something cannot be used.
 
-    `writes`: the folders are checked for it. `makes`: a local store that does not exist yet is made, keys and all.
-    `init`: so is anything else.
+    The rest is as in `connect`.
     """
-    policy = load_policy(settings)
-    ledger = open_ledger(settings)
-    first_use = settings.provider == "local" and not os.path.exists(vault_path(settings))  # noqa: PTH110  # Path.exists raises
+    clouds = Clouds(settings)
+    policy = load_policy(settings, clouds)
+    connection = connect(settings, trigger=trigger, writes=writes, makes=makes, init=init, clouds=clouds)
+    service = serve(connection, settings, policy, trigger=trigger, budget_seconds=settings.budget_seconds or None)
+    return Opened(service, connection.warnings, connection.initialised)
+
+
+def connect(
+    settings: Settings,
+    *,
+    trigger: str,
+    writes: bool = True,
+    makes: bool = False,
+    init: bool = False,
+    clouds: Clouds | None = None,
+) -> Connection:
+    """Open the store and its ledger.
+
+    `writes`: local folders are checked for it. `makes`: what was never used before is made, keys and all; where
+    DAENA_PUBLIC_KEY pins the manifests, there is nothing to make. `init`: so is anything that is missing.
+    """
+    clouds = clouds or Clouds(settings)
+    ledger, warnings = open_ledger(settings, clouds)
+    local = settings.provider == "local"
+    first_use = local and not os.path.exists(vault_path(settings))  # noqa: PTH110  # Path.exists raises
     if writes or init:
-        for folder in (settings.home, ledger_folder(settings)):
+        for folder in _folders(settings):
             _check_writable(folder)
-    store, warnings = open_store(settings, ledger.address, create=(first_use and makes) or init)
+    store, more = open_store(settings, ledger.address, clouds, create=(first_use and makes) or init)
     initialised = None
-    if (first_use and makes) or init:
+    if init or (makes and (first_use if local else not settings.public_key and not trust.initialised(ledger))):
         initialised = trust.initialise(store, ledger, clock=utc_now, trigger=trigger)
     keyring = trust.open_keyring(store, ledger, settings.public_key)
-    journal = Journal(ledger, keyring, clock=utc_now, actor=store.actor, trigger=trigger)
-    tools = Tools(store, journal, utc_now, settings.lease, settings.call_timeout, policy.digest)
-    service = Service(
-        tools,
+    return Connection(store, ledger, keyring, clouds, (*warnings, *more), initialised)
+
+
+def serve(
+    connection: Connection,
+    settings: Settings,
+    policy: RotationPolicy,
+    *,
+    trigger: str,
+    budget_seconds: float | None,
+) -> Service:
+    """Everything that can be done, in the name of one trigger, under a policy that was read just now."""
+    store, ledger = connection.store, connection.ledger
+    journal = Journal(ledger, connection.keyring, clock=utc_now, actor=store.actor, trigger=trigger)
+    return Service(
+        Tools(store, journal, utc_now, settings.lease, settings.call_timeout, policy.digest),
         policy,
         tick=settings.ticks,
-        limits=Limits(settings.concurrency, settings.budget_seconds or None),
+        limits=Limits(settings.concurrency, budget_seconds),
         monotonic=time.monotonic,
         prefix=settings.prefix,
     )
-    return Opened(service, tuple(warnings), initialised)
 
 
-def open_store(settings: Settings, ledger: str, *, create: bool) -> tuple[KeyStore, list[str]]:
+def open_store(settings: Settings, ledger: str, clouds: Clouds, *, create: bool) -> tuple[KeyStore, list[str]]:
     """The key store that the settings name, and warnings for people."""
-    if settings.provider != "local":
-        raise ConfigurationError(
-            f"the provider {settings.provider!r} is not part of this version", "see CHANGELOG.md; 'local' is"
-        )
+    if settings.provider == "local":
+        return _open_local(settings, ledger, create=create)
+    if settings.provider == "aws":
+        return _open_aws(settings, ledger, clouds), []
+    raise ConfigurationError(
+        f"the provider {settings.provider!r} is not part of this version", "see CHANGELOG.md; 'local' and 'aws' are"
+    )
+
+
+def _open_local(settings: Settings, ledger: str, *, create: bool) -> tuple[KeyStore, list[str]]:
     from .stores import local  # noqa: PLC0415  # each store brings its own SDK: only the one that is used is imported
 
     path = vault_path(settings)
@@ -80,12 +151,48 @@ def open_store(settings: Settings, ledger: str, *, create: bool) -> tuple[KeySto
     return store, warnings
 
 
-def open_ledger(settings: Settings) -> FolderLedger:
-    """The ledger that the settings name; ConfigurationError if its folder holds something else."""
-    address = settings.manifest_url or HOME_MANIFESTS
-    ledger = FolderLedger(ledger_folder(settings), address)
+def _open_aws(settings: Settings, ledger: str, clouds: Clouds) -> KeyStore:
+    from .stores import aws  # noqa: PLC0415
+
+    kms_key = settings.aws_kms_key_id
+    if not kms_key:
+        raise ConfigurationError("AWS_KMS_KEY_ID is not set", "name the symmetric KMS key that wraps the material")
+    kms = clouds.aws.client("kms")
+    if kms_key.startswith("arn:") and kms_key.split(":")[3:4] != [kms.region]:
+        raise ConfigurationError(
+            f"AWS_KMS_KEY_ID {kms_key} is not in the region {kms.region}", "set AWS_REGION to the key's region"
+        )
+    return aws.AwsStore(
+        clouds.aws.client("secretsmanager"),
+        kms,
+        kms_key=kms_key,
+        prefix=settings.prefix,
+        ledger=ledger,
+        actor=clouds.aws.actor(),
+        sleep=time.sleep,
+    )
+
+
+def open_ledger(settings: Settings, clouds: Clouds) -> tuple[Ledger, list[str]]:
+    """The ledger that the settings name, and warnings; ConfigurationError if it holds something else."""
+    if settings.manifest_url.startswith("s3:"):
+        from .stores import aws_ledger  # noqa: PLC0415
+
+        return aws_ledger.S3Ledger(clouds.aws.client("s3"), settings.manifest_url), []
+    folder = ledger_folder(settings)
+    address, warnings = settings.manifest_url or HOME_MANIFESTS, []
+    if not settings.manifest_url and settings.provider != "local":
+        address = f"file://{socket.gethostname()}{folder.absolute()}"
+        warnings.append(f"the manifests lie in {folder}: only this machine can rotate; set DAENA_MANIFEST_URL")
+    ledger = FolderLedger(folder, address)
     ledger.check_ours()
-    return ledger
+    return ledger, warnings
+
+
+def _folders(settings: Settings) -> list[Path]:
+    """The local folders that are written to."""
+    vault = [settings.home] if settings.provider == "local" else []
+    return vault if settings.manifest_url.startswith("s3:") else [*vault, ledger_folder(settings)]
 
 
 def ledger_folder(settings: Settings) -> Path:
@@ -99,22 +206,30 @@ def ledger_folder(settings: Settings) -> Path:
     if url.scheme != "file" or url.netloc not in ("", "localhost") or not url.path.startswith("/"):
         raise ConfigurationError(
             f"DAENA_MANIFEST_URL {settings.manifest_url!r} is no address that this version knows",
-            "use file:///absolute/folder, or leave it empty",
+            "use s3://bucket/folder or file:///absolute/folder, or leave it empty",
         )
     return Path(unquote(url.path))
 
 
-def load_policy(settings: Settings) -> RotationPolicy:
+def load_policy(settings: Settings, clouds: Clouds | None = None) -> RotationPolicy:
     """The policy file, parsed; ConfigurationError lists everything that is wrong with it."""
+    data = _policy_bytes(settings, clouds or Clouds(settings))
+    return parse_policy(data, tick=settings.ticks, prefix=settings.prefix, source=settings.policy)
+
+
+def _policy_bytes(settings: Settings, clouds: Clouds) -> bytes:
+    if settings.policy.startswith("s3:"):
+        from .stores import aws_ledger  # noqa: PLC0415
+
+        return aws_ledger.read_object(clouds.aws.client("s3"), settings.policy)
     try:
-        data = settings.policy.read_bytes()
+        return Path(settings.policy).read_bytes()
     except OSError as problem:
         reason = problem.strerror or str(problem)
         raise ConfigurationError(
             f"the policy {settings.policy} cannot be read: {reason}",
             "set DAENA_POLICY, or copy examples/daena-kms.toml",
         ) from None
-    return parse_policy(data, tick=settings.ticks, prefix=settings.prefix, source=str(settings.policy))
 
 
 def vault_path(settings: Settings) -> Path:

@@ -84,6 +84,9 @@ def verify_key(store: KeyStore, ledger: Ledger, keyring: Keyring, key: str, now:
     warnings: list[str] = []
     try:
         seen = store.observe(key)
+        if store.fenced:
+            seen = seen.with_published(chain.history.versions)
+        problems += [f"entry {n} was written more than once, or deleted" for n in ledger.rewritten(key)]
         if seen.anchor is not None:
             problems += _check_anchor(key, seen.anchor, chain, keyring.fingerprints)
         problems += _check_store(store, key, chain, seen, keyring.fingerprints)
@@ -104,20 +107,23 @@ def _check_anchor(key: str, anchor: Anchor, chain: Chain, fingerprints: Fingerpr
 
 
 def _check_store(store: KeyStore, key: str, chain: Chain, seen: Observed, fingerprints: Fingerprints) -> Iterable[str]:
-    lying = {version.number: version for version in seen.versions}
+    lying = {version.number: version for version in seen.versions if version.number}
     records = chain.history.versions
     for record in records.values():
         if problem := _check_version(store, key, record, lying.get(record.number), fingerprints):
             yield problem
     active = chain.head.state.active
     if active is not None and (seen.newest is None or seen.newest.number != active.number):
-        got = f"version {seen.newest.number}" if seen.newest else "nothing"
+        got = f"version {seen.newest.number or seen.newest.version_id}" if seen.newest else "nothing"
         yield f"readers get {got}, the manifest says version {active.number}"
     burnt = {b.number for b in chain.head.state.burnt}
     held = chain.head.state.claim.number if chain.head.state.claim else 0
     for number in lying:
         if number not in records and number not in burnt and number != held:
             yield f"version {number} lies in the store, but no entry knows it"
+    for foreign in seen.versions:
+        if not foreign.number:
+            yield f"the store has {foreign.version_id}, which is no version of ours"
 
 
 def _check_version(
@@ -140,6 +146,7 @@ def _check_version(
 
 def _warnings(chain: Chain, seen: Observed, now: datetime) -> Iterable[str]:
     state = chain.head.state
+    yield from seen.notes
     if state.claim is not None:
         late = "has ended" if state.claim.lease_until <= now else f"ends {state.claim.lease_until:%Y-%m-%d %H:%M} UTC"
         yield f"{state.claim.operation} of version {state.claim.number} is open; its lease {late}"
@@ -147,4 +154,4 @@ def _warnings(chain: Chain, seen: Observed, now: datetime) -> Iterable[str]:
         yield f"{len(seen.staged)} staged copies that no run needs: the next rotation takes them away"
     for burnt in state.burnt:
         if seen.published(burnt.number, burnt.fingerprint):
-            yield f"version {burnt.number} was published late by a run that was given up: the next tick adopts it"
+            yield f"version {burnt.number} was left by a run that was given up: the next tick adopts it"

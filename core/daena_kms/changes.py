@@ -3,7 +3,7 @@
 What touches the store runs under a claim, as a rotation does (`apply`); what is only a record is one append.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -71,22 +71,36 @@ def _adopt(run: "Run", history: History, seen: Observed, claim: Claim) -> list[V
     if seen.newest is None:
         raise RefusedError(f"the store has no version of {run.key} to adopt", "see `status`")
     now = run.tools.clock()
-    records = []
-    for version in seen.versions:
+    records, versions = [], list(_numbered(run, seen))
+    newest = next(version.number for version in versions if version.version_id == seen.newest.version_id)
+    for version in versions:
         known = history.versions.get(version.number)
         if known is not None and version.enabled:
             # A known number keeps its material for ever: what was swapped is not taken in under it.
             run.fingerprints.check(run.key, run.store.read(run.key, version), known.fingerprint)
         adopted = known or _adopted_record(run, version, claim.made_at or version.created_at or now)
-        records.append(_restated(adopted, version, seen.newest, now))
-    held = {version.number for version in seen.versions}
+        records.append(_restated(adopted, newest, now))
+    held = {record.number for record in records}
     lost = [v for v in history.versions.values() if v.number not in held and v.state is not State.DESTROYED]
     return records + [replace(v, state=State.DESTROYED, lost=True) for v in lost]
+
+
+def _numbered(run: "Run", seen: Observed) -> Iterator[StoredVersion]:
+    """What lies there; versions without a number of ours get the next free ones, in the order of the store."""
+    free = max(run.head.state.highest, *(version.number for version in seen.versions))
+    for version in seen.versions:
+        free += not version.number
+        yield version if version.number else replace(version, number=free)
 
 
 def _adopted_record(run: "Run", version: StoredVersion, made_at: datetime) -> VersionRecord:
     """Number, fingerprint and spec of a version that no entry knows, written on it where it lies."""
     fingerprint, spec = version.fingerprint, version.spec
+    if not (version.enabled or fingerprint):
+        raise RefusedError(
+            f"version {version.number} of {run.key} is disabled, and nothing says what it holds",
+            "enable it in the store first, or take it away there",
+        )
     if version.enabled:
         material = run.store.read(run.key, version)
         spec, fingerprint = KeySpec.of_length(len(material)).name, run.fingerprints.of(run.key, material)
@@ -103,8 +117,8 @@ def _adopted_record(run: "Run", version: StoredVersion, made_at: datetime) -> Ve
     )
 
 
-def _restated(record: VersionRecord, version: StoredVersion, newest: StoredVersion, now: datetime) -> VersionRecord:
-    if version.number == newest.number:
+def _restated(record: VersionRecord, newest: int, now: datetime) -> VersionRecord:
+    if record.number == newest:
         return replace(record, state=State.ACTIVE, deactivated_at=None)
     if record.state is State.ACTIVE:
         return replace(record, state=State.DECRYPT_ONLY, deactivated_at=now)

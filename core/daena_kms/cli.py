@@ -356,7 +356,7 @@ def init(*, renew: bool, as_json: bool) -> None:
     done = opened.service.renew(TRIGGER) if renew else opened.initialised
     if done is None:
         raise AssertionError("init always says what it came to")
-    console.initialised(done, opened.service.journal.ledger.where("", 0).rsplit("/", 1)[0], as_json=as_json)
+    console.initialised(done, opened.service.journal.ledger.where("", 0).rsplit("/", 1)[0].rstrip("/"), as_json=as_json)
 
 
 @cli.command()

@@ -11,11 +11,12 @@ from contextlib import contextmanager
 
 import msgspec
 
+from . import documents
 from .audit import KeyAudit
 from .errors import KmsError
 from .fleet import Report
 from .manifest import STARTED, Entry
-from .model import Outcome, Status, VersionRecord
+from .model import Outcome, Status
 from .service import Fetched, KeyStatus
 from .trust import Initialised
 
@@ -42,12 +43,6 @@ def error(problem: KmsError, *, as_json: bool) -> None:
         print(f"hint: {problem.hint}", file=sys.stderr)
 
 
-def _whole(record: object) -> object:
-    if isinstance(record, VersionRecord):
-        return {name: getattr(record, name) for name in record.__struct_fields__}
-    return record
-
-
 def _plain(text: str) -> str:
     """One line that steers no terminal, whatever text people or files put into it."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
@@ -65,13 +60,11 @@ def document(record: object) -> None:
 
 def report(done: Report, *, as_json: bool) -> None:
     """A fleet run: a line per key with what happened, why, and where it is recorded; then the counts."""
-    counts = done.counts()
     if as_json:
-        fields = {name: getattr(done, name) for name in ("started_at", "finished_at", "policy")}
-        document(fields | {"counts": counts, "outcomes": done.outcomes})
+        document(documents.report(done))
         return
     outcomes(done.outcomes)
-    print(", ".join(f"{count} {status}" for status, count in counts.items()) or "no keys")
+    print(", ".join(f"{count} {status}" for status, count in done.counts().items()) or "no keys")
 
 
 def outcome(done: Outcome, *, as_json: bool) -> None:
@@ -106,14 +99,7 @@ def _colour(row: Row) -> str:
 def status(keys: Sequence[KeyStatus], *, as_json: bool) -> None:
     """Every key's active version, age, next rotation, and how its versions stand."""
     if as_json:
-        document(
-            {
-                "keys": [
-                    {n: getattr(k, n) for n in k.__struct_fields__} | {"versions": [_whole(v) for v in k.versions]}
-                    for k in keys
-                ]
-            }
-        )
+        document(documents.status(keys))
         return
     rows = [(k.key, str(k.active or "–"), _age(k), _next(k), _versions(k), _standing(k)) for k in keys]
     table(("key", "active", "age", "next rotation", "versions", "standing"), rows)
@@ -175,7 +161,7 @@ def fetched(found: Fetched, *, encoding: str, as_json: bool) -> None:
     """A version; its material only if it was asked for, and then nothing else."""
     if found.material is None:
         if as_json:
-            document({"key": found.key, "version": _whole(found.record)})
+            document({"key": found.key, "version": documents.version(found.record)})
         else:
             record = msgspec.to_builtins(found.record)
             table(
@@ -187,7 +173,7 @@ def fetched(found: Fetched, *, encoding: str, as_json: bool) -> None:
     if as_json:
         form = "hex" if encoding == "hex" else "base64"
         text = secret.hex() if form == "hex" else base64.b64encode(secret).decode()
-        document({"key": found.key, "version": _whole(found.record), "encoding": form, "material": text})
+        document({"key": found.key, "version": documents.version(found.record), "encoding": form, "material": text})
     elif encoding == "raw":
         sys.stdout.buffer.write(secret)
     else:
@@ -214,7 +200,7 @@ def audits(found: Sequence[KeyAudit], *, as_json: bool) -> None:
     """What verification found, a line per key, then every problem."""
     problems = sum(len(audit.problems) for audit in found)
     if as_json:
-        document({"verified": not problems, "keys": found})
+        document(documents.audits(found))
         return
     rows = [(a.key, str(a.entries), "BAD" if a.problems else "ok", a.head[:16]) for a in found]
     table(("key", "entries", "verified", "head"), rows)

@@ -65,12 +65,14 @@ def assess(row: InventoryRow | None, key: str, policy: KeyPolicy | None, now: da
     """What a tick at `now` does about a key that the store lists (or not), under its policy (or none)."""
     if policy is None:
         return _unmanaged(row, now)
-    if row is None or row.newest == 0:
+    if row is None or not row.live:
         return Verdict(
             Status.DUE,
             "does not exist yet" if policy.create else "its policy names it, but it does not exist",
         )
     anchor = row.anchor
+    if row.newest == 0:
+        return Verdict(Status.DUE, "readers get a version that is not ours")
     if anchor is None or anchor.active_since is None or anchor.number != row.newest:
         return Verdict(Status.DUE, "the store and the manifest have to be compared")
     if _needs_attention(anchor, now):

@@ -6,9 +6,9 @@ machine the same items can go to a queue. `rotate_one` does not know which.
 
 import logging
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from . import due, lifecycle
 from .errors import KmsError, NotFoundError
 from .manifest import Head, History
-from .model import Anchor, InventoryRow, Operation, Outcome, Status, VersionRecord
+from .model import Anchor, InventoryRow, Observed, Operation, Outcome, Status, VersionRecord
 from .plan import NEVER, Work
 from .policy import KeyPolicy, RotationPolicy, Tick
 from .rotation import Run, Tools
@@ -36,6 +36,7 @@ class Planned(Struct, frozen=True):
     anchor: Anchor | None
     exists: bool
     number: int = 0
+    seen: Observed | None = None
 
 
 class Order(Struct, frozen=True):
@@ -62,6 +63,10 @@ class Report(Struct, frozen=True):
     finished_at: datetime
     policy: str
     outcomes: tuple[Outcome, ...]
+    overdue: tuple[str, ...] = ()
+    """Keys that are older than their policy allows, and were not rotated by this run."""
+    oldest_active_days: int = 0
+    """Age of the oldest active version under a policy."""
 
     @property
     def failed(self) -> bool:
@@ -108,8 +113,16 @@ class Fleet:
             progress(outcome)
         todo = sorted((i for i in planned if i.verdict.status is Status.DUE), key=_oldest_first)
         outcomes.update((outcome.key, outcome) for outcome in self._rotate(todo, order, now, progress))
+        return self._report(planned, outcomes, now)
+
+    def _report(self, planned: Sequence[Planned], outcomes: Mapping[str, Outcome], now: datetime) -> Report:
         done = tuple(outcomes[item.key] for item in planned)
-        return Report(now, self.tools.clock(), self.tools.policy_digest, done)
+        old = [item for item in planned if outcomes[item.key].status not in (Status.CREATED, Status.ROTATED)]
+        since = {i.key: i.anchor.active_since for i in old if i.policy and i.anchor and i.anchor.active_since}
+        overdue = [i.key for i in old if i.policy and i.key in since and due.overdue(i.policy, since[i.key], now)]
+        oldest = max((now - active_since for active_since in since.values()), default=timedelta(0))
+        finished = self.tools.clock()
+        return Report(now, finished, self.tools.policy_digest, done, tuple(overdue), max(0, oldest.days))
 
     def _planned(self, key: str, row: InventoryRow | None, order: Order, now: datetime) -> Planned:
         policy = self.policy.keys.get(key)
@@ -119,8 +132,9 @@ class Fleet:
             verdict = due.Verdict(Status.DUE, "what is stored beside the key is not what we wrote there")
         if order.force and policy is not None:
             verdict = due.Verdict(Status.DUE, order.reason or "forced")
-        exists = row is not None and row.newest > 0
-        return Planned(key, verdict, policy, anchor, exists, row.newest if row else 0)
+        exists = row is not None and row.live
+        seen = row.seen if row else None
+        return Planned(key, verdict, policy, anchor, exists, row.newest if row else 0, seen)
 
     def _trustworthy(self, row: InventoryRow) -> bool:
         if row.ledger != self.tools.journal.ledger.address:
@@ -149,8 +163,9 @@ class Fleet:
 
 def rotate_one(tools: Tools, item: Planned, order: Order, now: datetime, tick: Tick) -> Outcome:
     """One key of a run, whatever happens: its rotation if it is due, then what is scheduled for its old versions."""
+    run: Run | None = None
     try:
-        run = Run(tools, _work(item, order, now, tick), item.policy, anchor=item.anchor)
+        run = Run(tools, _work(tools, item, order, now, tick), item.policy, anchor=item.anchor, seen=item.seen)
         outcome = replace(run.execute(), why=item.verdict.reason)
         attention = run.head.state.attention_at
         if attention is None or attention > tools.clock() or outcome.status is Status.IN_PROGRESS:
@@ -158,7 +173,7 @@ def rotate_one(tools: Tools, item: Planned, order: Order, now: datetime, tick: T
         return _housekeeping(tools, item, outcome, run.head)
     except KmsError as problem:
         log.warning("key failed", extra={"key": item.key, "problem": problem.message})
-        return _failed(item, problem.message, problem.hint)
+        return replace(_failed(item, problem.message, problem.hint), stuck=_stuck(run, tools.clock()))
     except Exception as bug:  # noqa: BLE001  # one bad key never stops the others, not even by a bug of ours
         # The text of an unknown error might hold anything, so only its kind is told.
         log.error("key failed", extra={"key": item.key, "problem": type(bug).__name__})  # noqa: TRY400  # see above
@@ -166,16 +181,22 @@ def rotate_one(tools: Tools, item: Planned, order: Order, now: datetime, tick: T
         return _failed(item, f"unexpected {type(bug).__name__}", hint)
 
 
+def _stuck(run: Run | None, now: datetime) -> bool:
+    """True if a claim stays open past its lease: nobody has brought it to its end, and this run could not."""
+    claim = run.head.state.claim if run is not None else None
+    return claim is not None and claim.lease_until <= now
+
+
 def _failed(item: Planned, message: str, hint: str) -> Outcome:
     return Outcome(item.key, Status.FAILED, message, item.verdict.reason, item.number, hint)
 
 
-def _work(item: Planned, order: Order, now: datetime, tick: Tick) -> Work:
+def _work(tools: Tools, item: Planned, order: Order, now: datetime, tick: Tick) -> Work:
     if item.policy is None:
         # Nothing is rotated without a policy; what an earlier run left open is still brought to its end.
         operation, limit = Operation.ROTATE, NEVER
     elif not item.exists:
-        if not item.policy.create:
+        if not item.policy.create and not tools.store.observe(item.key).exists:
             raise NotFoundError(
                 f"{item.key} does not exist, and its policy does not say create = true",
                 "a typo? otherwise `create` it, `import` it, or set create = true",

@@ -41,6 +41,10 @@ class Ledger(Protocol):
         """Every key that has a manifest here, in order, the reserved one included."""
         ...
 
+    def rewritten(self, key: str) -> list[int]:
+        """Entries that were written more than once, or deleted, where the ledger keeps count; nothing elsewhere."""
+        ...
+
     def where(self, key: str, sequence: int) -> str:
         """The place of one entry, for people."""
         ...
@@ -100,6 +104,9 @@ class FolderLedger:
         except OSError as problem:
             raise translate(problem, self._folder) from None
         return sorted(name for name in names if name == RESERVED_KEY or not name_problem(name))
+
+    def rewritten(self, key: str) -> list[int]:  # noqa: ARG002  # a file system keeps no count
+        return []
 
     def where(self, key: str, sequence: int) -> str:
         return self._path(key, sequence)

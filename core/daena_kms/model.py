@@ -4,11 +4,13 @@ Words: a *key* has *versions*; a version has a *number* (ours, the same in every
 *version id* (the store's own). Times are UTC. Durations carry their unit in their name.
 """
 
+from collections.abc import Container
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Self
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from .errors import ConfigurationError
 
@@ -200,10 +202,20 @@ class Observed(Struct, frozen=True):
     ledger: str = ""
     """The address of the manifest that this key belongs to."""
     anchor: Anchor | None = None
+    notes: tuple[str, ...] = ()
+    """What else is to be seen there, for people."""
 
     def published(self, number: int, fingerprint: str) -> StoredVersion | None:
         """The published version of that number with that material, if it lies there."""
         return next((v for v in self.versions if v.holds(number, fingerprint)), None)
+
+    def with_published(self, numbers: Container[int]) -> Self:
+        """For stores that move a staged version: what the manifest knows was published, whatever its marks say now."""
+        known = tuple(replace(v, staged=False) for v in self.staged if v.number in numbers)
+        if not known:
+            return self
+        versions = tuple(sorted((*self.versions, *known), key=lambda v: v.number))
+        return replace(self, versions=versions, staged=tuple(v for v in self.staged if v.number not in numbers))
 
 
 class InventoryRow(Struct, frozen=True):
@@ -214,6 +226,13 @@ class InventoryRow(Struct, frozen=True):
     newest: int
     """Number of the version that readers get; 0 for none."""
     anchor: Anchor | None = None
+    seen: Observed | None = None
+    """All that `observe` would show, where the listing shows as much: it saves a run its first look."""
+
+    @property
+    def live(self) -> bool:
+        """True if readers get anything, ours or not."""
+        return self.newest > 0 or (self.seen is not None and self.seen.newest is not None)
 
 
 class Status(StrEnum):
@@ -246,6 +265,8 @@ class Outcome(Struct, frozen=True):
     rotation_id: str = ""
     recorded: str = ""
     """Where the manifest entry that records it lies."""
+    stuck: bool = False
+    """A claim on the key is open past its lease, and this run could not bring it to its end."""
     notes: tuple[str, ...] = ()
     """What else was noticed or mended on the way."""
 

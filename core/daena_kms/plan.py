@@ -230,7 +230,18 @@ def _unexplained(work: Work, view: View, *, fenced: bool) -> Refuse | None:
 
 def _claimed(state: KeyState, version: StoredVersion) -> bool:
     named: list[VersionRecord | Claim | Burnt | None] = [state.active, state.claim, *state.burnt]
-    return any(name is not None and version.holds(name.number, name.fingerprint) for name in named)
+    return any(name is not None and _is(version, name) for name in named)
+
+
+def _is(version: StoredVersion, name: VersionRecord | Claim | Burnt) -> bool:
+    """True if a stored version is the named one: by fingerprint, or by id where the store shows none unread."""
+    if not version.holds(name.number, name.fingerprint):
+        return False
+    if version.fingerprint or isinstance(name, Burnt):
+        return True
+    if isinstance(name, Claim):
+        return version.rotation_id == name.rotation_id
+    return version.version_id == name.version_id
 
 
 def _known(view: View, version: StoredVersion) -> bool:
@@ -346,7 +357,9 @@ def _own_claim(work: Work, view: View, claim: Claim, *, fenced: bool) -> Step:
     state, seen = view.state, view.seen
     published = seen.published(claim.number, claim.fingerprint)
     live = published is not None and (not fenced or (seen.newest is not None and seen.newest.number == claim.number))
-    staged = next((v for v in seen.staged if v.holds(claim.number, claim.fingerprint)), None)
+    # Where promoting moves a version, one that is not live can be promoted, whatever its marks say (a late writer's).
+    waiting = (*seen.staged, *seen.versions) if fenced else seen.staged
+    staged = next((v for v in waiting if v.holds(claim.number, claim.fingerprint)), None)
     if work.rejected == claim.fingerprint:
         if live:
             return Refuse(f"version {claim.number} is live, but fails its check: {work.rejected_why}", DRIFT_HINT)

@@ -64,8 +64,10 @@ class Run:
         policy: KeyPolicy | None,
         *,
         anchor: Anchor | None = None,
+        seen: Observed | None = None,
         material: KeyMaterial | None = None,
     ) -> None:
+        """`anchor` and `seen` are what a listing showed of the key: perhaps out of date, good enough to begin with."""
         self.tools = tools
         self.store = tools.store
         self.journal = tools.journal
@@ -81,6 +83,7 @@ class Run:
         self._hint = anchor
         self._checked: Anchor | None = None
         self._from_inventory = anchor is not None
+        self._listed = seen if anchor is not None else None
         self._prepared: Prepared | None = None
         self._verified: KeyMaterial | None = None
         self._failure: Outcome | None = None
@@ -150,6 +153,8 @@ class Run:
             if self.head == before:
                 history = History(self.journal.history(self.key))
                 known = {number: record.fingerprint for number, record in history.versions.items()}
+                if self.store.fenced:
+                    seen = seen.with_published(known)
                 return View(self.head.state, seen, True, known, frozenset(history.requests))
             seen = self._observe()
         raise ConflictError(f"the manifest of {self.key} keeps growing")
@@ -160,7 +165,8 @@ class Run:
         return self.journal.head(self.key, self._hint, current=current)
 
     def _observe(self) -> Observed:
-        seen = self.store.observe(self.key)
+        seen, self._listed = self._listed or self.store.observe(self.key), None
+        self.notes += [note for note in seen.notes if note not in self.notes]
         if seen.ledger not in ("", self.journal.ledger.address):
             raise ConfigurationError(
                 f"{self.key} belongs to the manifest at {seen.ledger}, not to {self.journal.ledger.address}",
@@ -304,6 +310,7 @@ class Run:
 
     def _finish(self, step: plan.Finish, view: View) -> View:
         claim, now, version = _open(view), self.tools.clock(), step.version
+        self._keep(view.state, step.strays)
         records = [*self._replaced(claim, now, view), *_adopted(view.state, step.strays, now)]
         since = claim.made_at if claim.operation is Operation.IMPORT and claim.made_at else now
         active = VersionRecord(
@@ -380,6 +387,7 @@ class Run:
     def _adopt(self, step: plan.Adopt, view: View) -> View:
         now = self.tools.clock()
         records = _adopted(view.state, step.strays, now)
+        self._keep(view.state, (*step.strays, *([step.active] if step.active else [])))
         if step.active is not None:
             (record,) = _adopted(view.state, (step.active,), now)
             records.append(replace(record, state=State.ACTIVE, deactivated_at=None))
@@ -391,14 +399,22 @@ class Run:
             number=subject.number,
             version_id=subject.version_id,
             fingerprint=subject.fingerprint,
-            reason="published late by a run that was given up",
+            reason="left in the store by a run that was given up",
             verified=VERIFIED if step.active is not None else "",
             changes=tuple(records),
             attention_at=view.state.attention_at,
         )
         self._append(draft)
-        self.notes.append(f"version {subject.number} was published late by a run that was given up; it is known now")
+        self.notes.append(f"version {subject.number} was left in the store by a run that was given up; it is known now")
         return self._with_head(view)
+
+    def _keep(self, state: KeyState, strays: tuple[StoredVersion, ...]) -> None:
+        """A version that was discarded before it was published late may have lost the marks that keep it."""
+        burnt = {b.number: b for b in state.burnt}
+        for stray in strays:
+            named = burnt[stray.number]
+            new = NewVersion(stray.number, stray.rotation_id, named.fingerprint, named.spec)
+            self.store.label(self.key, stray, new)
 
     def _republish(self, step: plan.Republish, view: View) -> None:
         active = view.state.active

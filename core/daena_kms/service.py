@@ -206,7 +206,8 @@ class Service:
             return Outcome(key, Status.DONE, f"destroy-cancelled: version {number} stays", number=number)
         at = marks.schedule_destroy(key, number, policy, self.tools.clock(), reason)
         message = f"destroy-scheduled: version {number} is destroyed by the first run after {at:%Y-%m-%d %H:%M} UTC"
-        return Outcome(key, Status.DONE, message, number=number, next_at=at)
+        notes = (self.tools.store.destruction,) if self.tools.store.destruction else ()
+        return Outcome(key, Status.DONE, message, number=number, next_at=at, notes=notes)
 
     def pause(self, key: str, reason: str = "") -> Outcome:
         """Stop rotating a key until `resume`."""

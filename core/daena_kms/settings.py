@@ -76,16 +76,16 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "DAENA_POLICY",
         "policy",
-        Path,
+        str,
         DEFAULT_POLICY,
-        "The rotation policy, a TOML file.",
+        "The rotation policy, a TOML file: a path, or `s3://bucket/file`.",
     ),
     Setting(
         "DAENA_MANIFEST_URL",
         "manifest_url",
         str,
         "",
-        "Where the manifests lie: `file:///folder`. Empty: `manifests` in `DAENA_HOME`.",
+        "Where the manifests lie: `s3://bucket/folder`, `file:///folder`. Empty: `manifests` in `DAENA_HOME`.",
     ),
     Setting(
         "DAENA_PUBLIC_KEY",
@@ -100,6 +100,21 @@ SETTINGS: tuple[Setting, ...] = (
         check_prefix,
         "",
         "Put before every key's name in a cloud's store; counts towards a name's length everywhere.",
+    ),
+    Setting("AWS_REGION", "aws_region", str, "", "AWS: the region of secrets, KMS key and bucket."),
+    Setting(
+        "AWS_KMS_KEY_ID",
+        "aws_kms_key_id",
+        str,
+        "",
+        "AWS: the symmetric KMS key that wraps the material: its ARN, id or alias.",
+    ),
+    Setting(
+        "AWS_PROFILE",
+        "aws_profile",
+        str,
+        "",
+        "AWS: a profile of `~/.aws`; credentials come from the SDK's default chain otherwise.",
     ),
     Setting(
         "DAENA_LOCAL_KEK",
@@ -159,10 +174,13 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     provider: str
     home: Path
-    policy: Path
+    policy: str
     manifest_url: str
     public_key: str
     prefix: str
+    aws_region: str
+    aws_kms_key_id: str
+    aws_profile: str
     local_kek: KeyMaterial | None
     local_passphrase: KeyMaterial | None
     tick: timedelta

@@ -108,6 +108,11 @@ def _next_generation(
     return head
 
 
+def initialised(ledger: Ledger) -> bool:
+    """True if anything lies where the ledger's own chain begins, sound or not."""
+    return ledger.read(RESERVED_KEY, 1) is not None
+
+
 def open_keyring(store: KeyStore, ledger: Ledger, pin: str = "") -> Keyring:
     """Signer, trust and fingerprints.
 

@@ -13,8 +13,8 @@ from .sandbox import BILLING, CANARY, KEY, YOUNG, Result, Sandbox, leaked
 
 # The JSON of each command, key by key, in order. These lists are a promise to scripts: a key that is there once is
 # there always, whatever its value, so that nobody has to guess whether "absent" means "no".
-OUTCOME = ["key", "status", "message", "why", "number", "hint", "next_at", "rotation_id", "recorded", "notes"]
-REPORT = ["started_at", "finished_at", "policy", "counts", "outcomes"]
+OUTCOME = ["key", "status", "message", "why", "number", "hint", "next_at", "rotation_id", "recorded", "stuck", "notes"]
+REPORT = ["started_at", "finished_at", "policy", "counts", "overdue", "oldest_active_days", "outcomes"]
 KEY_STATUS = [
     "key",
     "active",

@@ -8,7 +8,7 @@ import pytest
 
 from daena_kms.fleet import Order
 from daena_kms.model import Observed, State, Status
-from daena_kms.plan import FAILURES_BEFORE_A_PERSON
+from daena_kms.plan import FAILURES_BEFORE_A_PERSON, rotation_id
 from daena_kms.stores.base import NewVersion
 from tests.support import liars
 from tests.support.worlds import KEY, Effects, Mortal, World, dying
@@ -122,7 +122,7 @@ def test_a_version_that_nobody_claimed_is_drift_reported_and_never_touched(due: 
 
 
 def _new(number: int) -> NewVersion:
-    return NewVersion(number, f"foreign-{number}", "", "AES-256")
+    return NewVersion(number, rotation_id("somebody else", 1, number), "", "AES-256")
 
 
 def test_a_key_that_the_store_has_lost_is_never_made_anew_by_a_tick(due: World) -> None:
@@ -202,7 +202,10 @@ def test_the_calls_of_an_ordinary_rotation(due: World) -> None:
     listed = [name for name in calls if name not in ("prepare", "inventory")]
     fenced = ["read", "observe", "append", "stage", "read", "promote", "append", "write_anchor"]
     unfenced = [*fenced[:5], "read", "promote", "observe", "discard", "append", "write_anchor"]
-    assert listed == (fenced if due.store.fenced else unfenced)
+    expected = fenced if due.store.fenced else unfenced
+    if next(iter(due.store.inventory())).seen is not None:
+        expected.remove("observe")  # the listing showed as much already
+    assert listed == expected
 
 
 class Counting:

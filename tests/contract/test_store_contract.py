@@ -8,6 +8,7 @@ from daena_kms.errors import ConflictError, IntegrityError, NotFoundError, Refus
 from daena_kms.material import KeyMaterial
 from daena_kms.model import Anchor, KeySpec, StoredVersion
 from daena_kms.names import RESERVED_KEY
+from daena_kms.plan import rotation_id
 from daena_kms.stores.base import NewVersion, Prepared
 from tests.support.worlds import START, Backend
 
@@ -16,7 +17,7 @@ SPEC = KeySpec.parse("AES-256")
 
 
 def _new(number: int) -> NewVersion:
-    return NewVersion(number, f"rotation-{number}", f"1:fingerprint-{number}", SPEC.name)
+    return NewVersion(number, rotation_id(KEY, 1, number), f"1:fingerprint-{number}", SPEC.name)
 
 
 def _stage(backend: Backend, number: int, material: KeyMaterial | None = None) -> tuple[StoredVersion, Prepared]:
@@ -111,15 +112,23 @@ def test_promoting_what_is_active_already_is_a_no_op(backend: Backend) -> None:
     assert backend.store.observe(KEY).newest == first
 
 
-def test_promoting_what_was_discarded_fails(backend: Backend) -> None:
+def test_promoting_what_was_discarded_fails_or_shows_under_its_own_number(backend: Backend) -> None:
     if not backend.store.fenced:
         pytest.skip("this store writes what the run holds, whatever became of the staged copy")
     first = _publish(backend, 1)
     staged, prepared = _stage(backend, 2)
     backend.store.discard(KEY, staged)
-    with pytest.raises(NotFoundError):
-        backend.store.promote(KEY, staged, first, prepared.material)
-    assert backend.store.observe(KEY).newest == first
+    try:
+        expected = backend.store.promote(KEY, staged, first, prepared.material)
+    except NotFoundError:
+        expected = first
+    newest = backend.store.observe(KEY).newest
+    assert newest == expected
+    assert backend.store.read(KEY, newest) == (
+        prepared.material if newest.number == 2 else backend.store.read(KEY, first)
+    )
+    backend.store.label(KEY, newest, _new(newest.number))
+    assert backend.store.observe(KEY).newest == newest
 
 
 def test_discarding_takes_a_staged_version_away_and_never_a_published_one(backend: Backend) -> None:
@@ -135,9 +144,9 @@ def test_discarding_takes_a_staged_version_away_and_never_a_published_one(backen
 def test_a_version_that_is_not_there_is_not_found(backend: Backend) -> None:
     _publish(backend, 1)
     with pytest.raises(NotFoundError):
-        backend.store.read(KEY, StoredVersion(7, "no-such-version"))
+        backend.store.read(KEY, StoredVersion(7, f"{rotation_id(KEY, 1, 7)}-v7"))
     with pytest.raises(NotFoundError):
-        backend.store.read("another-key", StoredVersion(1, "rotation-1"))
+        backend.store.read("another-key", StoredVersion(1, rotation_id(KEY, 1, 1)))
 
 
 def test_a_disabled_version_is_not_read_until_it_is_enabled(backend: Backend) -> None:
@@ -205,7 +214,7 @@ def test_the_inventory_lists_keys_in_order_and_never_the_reserved_one(backend: B
 def test_a_version_that_lies_there_can_be_given_our_fingerprint_but_no_second_number(backend: Backend) -> None:
     first = _publish(backend, 1)
     labelled = backend.store.label(KEY, first, NewVersion(1, "rotation-1", "1:another", SPEC.name))
-    assert labelled.fingerprint == "1:another"
+    assert labelled.holds(1, "1:another")
     assert backend.store.observe(KEY).newest == labelled
     with pytest.raises(RefusedError):
         backend.store.label(KEY, first, NewVersion(2, "rotation-2", "1:another", SPEC.name))

@@ -47,6 +47,9 @@ class MemoryLedger:
         with self._lock:
             return sorted({name for name, _ in self.objects})
 
+    def rewritten(self, key: str) -> list[int]:
+        return []
+
     def where(self, key: str, sequence: int) -> str:
         return f"{self.address}/{key}/{sequence}"
 
@@ -74,6 +77,7 @@ class MemoryStore:
     """A strict key store in memory, of either kind."""
 
     provider = "memory"
+    destruction = ""
     address = "memory:store"
     actor = "memory:tester"
 

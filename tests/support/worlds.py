@@ -20,6 +20,7 @@ from daena_kms.service import Service
 from daena_kms.stores.base import KeyStore
 from daena_kms.stores.local import KekSource, LocalStore, create_vault
 
+from .aws_world import emptied
 from .doubles import MemoryLedger, MemoryStore
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -63,11 +64,19 @@ def memory_backend(_folder: Path, clock: Clock, entropy: Callable[[int], bytes],
     return Backend(MemoryStore(fenced=fenced, entropy=entropy, clock=clock), MemoryLedger())
 
 
+def aws_backend(_folder: Path, _clock: Clock, _entropy: Callable[[int], bytes]) -> Backend:
+    """The real AWS store on the strict double. One at a time: making it empties the account."""
+    made = emptied()
+    return Backend(made.store(), made.ledger())
+
+
 BACKENDS: dict[str, Callable[[Path, Clock, Callable[[int], bytes]], Backend]] = {
     "local": local_backend,
     "memory-fenced": lambda f, c, e: memory_backend(f, c, e, fenced=True),
     "memory-unfenced": lambda f, c, e: memory_backend(f, c, e, fenced=False),
+    "aws": aws_backend,
 }
+SERVED = {"aws"}  # those behind a socket
 
 
 class World:
@@ -151,7 +160,7 @@ class Mortal:
         return call
 
 
-SIDE_EFFECTS = ("append", "stage", "promote", "discard", "disable", "enable", "destroy", "write_anchor")
+SIDE_EFFECTS = ("append", "stage", "promote", "discard", "disable", "enable", "destroy", "label", "write_anchor")
 
 
 class Effects:

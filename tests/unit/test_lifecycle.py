@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from daena_kms import trust
+from daena_kms.changes import location
 from daena_kms.errors import ConfigurationError, KmsError, NotFoundError, RefusedError
 from daena_kms.material import KeyMaterial
 from daena_kms.model import State, Status
@@ -78,7 +79,7 @@ def test_a_destruction_waits_and_is_carried_out_by_a_tick(backend: str, tmp_path
     assert _states(world)[1] is GONE
     world.check()
     with pytest.raises(KmsError):
-        world.store.read(KEY, world.store.observe(KEY).versions[0])
+        world.store.read(KEY, location(world.history().versions[1]))
 
 
 def test_a_destruction_can_be_cancelled_while_it_waits(tmp_path: Path) -> None:

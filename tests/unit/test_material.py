@@ -29,6 +29,7 @@ MAY_REVEAL = {
     "console": "prints what was asked for with --reveal",
     "keyring": "fingerprints it; splits the reserved key into its two halves",
     "verification": "encrypts and decrypts with it before it goes live",
+    "stores.aws": "wraps imported material with KMS",
     "stores.local": "seals it; reads the KEK or passphrase that a setting brought",
 }
 

@@ -13,10 +13,13 @@ from daena_kms.settings import SETTINGS, Settings, read_settings, settings_table
 DEFAULTS = {
     "provider": "local",
     "home": Path(".kms"),
-    "policy": Path("daena-kms.toml"),
+    "policy": "daena-kms.toml",
     "manifest_url": "",
     "public_key": "",
     "prefix": "",
+    "aws_region": "",
+    "aws_kms_key_id": "",
+    "aws_profile": "",
     "local_kek": None,
     "local_passphrase": None,
     "tick": timedelta(minutes=60),
@@ -43,10 +46,13 @@ def test_a_setting_that_is_empty_is_not_set(name: str) -> None:
     [
         pytest.param("DAENA_CLOUD_KMS_PROVIDER", "AWS", "provider", "aws", id="provider-in-capitals"),
         pytest.param("DAENA_HOME", "/var/lib/daena", "home", Path("/var/lib/daena"), id="home"),
-        pytest.param("DAENA_POLICY", "p.toml", "policy", Path("p.toml"), id="policy"),
+        pytest.param("DAENA_POLICY", "p.toml", "policy", "p.toml", id="policy"),
         pytest.param("DAENA_MANIFEST_URL", "file:///m", "manifest_url", "file:///m", id="manifest-url"),
         pytest.param("DAENA_PUBLIC_KEY", "AB" * 32, "public_key", "ab" * 32, id="public-key-in-capitals"),
         pytest.param("DAENA_KEY_PREFIX", "daena-", "prefix", "daena-", id="prefix"),
+        pytest.param("AWS_REGION", "eu-west-1", "aws_region", "eu-west-1", id="aws-region"),
+        pytest.param("AWS_KMS_KEY_ID", "alias/a", "aws_kms_key_id", "alias/a", id="aws-kms-key"),
+        pytest.param("AWS_PROFILE", "production", "aws_profile", "production", id="aws-profile"),
         pytest.param("DAENA_LOCAL_KEK", "x", "local_kek", KeyMaterial(b"x"), id="kek"),
         pytest.param(
             "DAENA_LOCAL_PASSPHRASE", "é ü", "local_passphrase", KeyMaterial("é ü".encode()), id="passphrase-not-ascii"
@@ -119,7 +125,7 @@ def test_what_resembles_nothing_gets_no_suggestion() -> None:
     assert "did you mean" not in refused.value.message
 
 
-@pytest.mark.parametrize("name", ["DAENA", "DAENAPOLICY", "XDAENA_POLICY", "_DAENA_KEY_ROTATE_COMPLETE", "AWS_REGION"])
+@pytest.mark.parametrize("name", ["DAENA", "DAENAPOLICY", "XDAENA_POLICY", "_DAENA_KEY_ROTATE_COMPLETE", "AWS_OTHER"])
 def test_what_is_not_ours_is_not_looked_at(name: str) -> None:
     assert read_settings({name: "x"}) == read_settings({})
 

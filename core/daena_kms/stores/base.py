@@ -39,6 +39,11 @@ class KeyStore(Protocol):
     def fenced(self) -> bool: ...
 
     @property
+    def destruction(self) -> str:
+        """What `destroy` cannot do here, for people; empty where a destroyed version's material is gone for good."""
+        ...
+
+    @property
     def address(self) -> str:
         """What this store is, for people: a vault's path, a region, a URL."""
         ...

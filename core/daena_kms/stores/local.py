@@ -147,6 +147,7 @@ class LocalStore:
 
     provider = "local"
     fenced = True
+    destruction = ""
 
     def __init__(
         self,

@@ -1,0 +1,98 @@
+"""The AWS Lambda entry point: an event in, a report out, a raised error when a key failed. No rule is in here.
+
+Events: the scheduler's, or `{"action": "rotate" | "plan" | "status" | "verify", …}` by hand (`events/` has examples).
+Whatever was opened is kept while the function is warm, and dropped after a failure.
+"""
+
+import importlib.util
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+from daena_kms import app, invocation
+from daena_kms.errors import ConfigurationError, KmsError
+from daena_kms.invocation import Answer, Invocation
+from daena_kms.settings import Settings, read_settings
+
+SCHEDULER = "aws.scheduler"
+SCHEDULER_FIELDS = {"source", "scheduled_time", "execution_id", "attempt"}
+BY_HAND = "aws.lambda"
+# New keys are begun while this many times the longest call is left: enough to end what was begun.
+RESERVED_CALLS = 2
+_UNITS = {"Duration": MetricUnit.Seconds}
+
+SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "daena-kms")
+logger = Logger(service=SERVICE)
+metrics = Metrics(service=SERVICE, namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", "DaenaKms"))
+_warm: list[app.Connection] = []
+
+_library = logging.getLogger("daena_kms")
+_library.handlers, _library.propagate = [*logger.handlers], False
+_library.setLevel(logger.log_level)
+
+
+def lambda_handler(event: object, context: Any) -> dict[str, Any]:
+    """Carry out one event. Raises RunFailedError if a key failed, the children of KmsError if nothing was begun."""
+    logger.append_keys(function_request_id=context.aws_request_id)
+    try:
+        trigger, asked = translate(event, context.aws_request_id)
+        answer = _performed(trigger, asked, context)
+    except KmsError as problem:
+        _warm.clear()
+        # Without a traceback: what is wrong and what to do are in the message and the hint.
+        logger.error(problem.message, hint=problem.hint, kind=type(problem).__name__)  # noqa: TRY400
+        raise type(problem)(f"{problem.message} ({problem.hint})", problem.hint) from None
+    _tell(answer)
+    if answer.failures:
+        _warm.clear()
+        raise invocation.failed(answer)
+    return answer.document
+
+
+def translate(event: object, request_id: str) -> tuple[str, Invocation]:
+    """Who asks, and for what. Lambda's request id is the same for each try of one event."""
+    if isinstance(event, Mapping) and event.get("source") == SCHEDULER:
+        if foreign := sorted(str(name) for name in event.keys() - SCHEDULER_FIELDS):
+            raise ConfigurationError(f"the scheduler's event has an unknown field {foreign[0]!r}", "see infra/aws")
+        logger.info("tick", scheduled_time=event.get("scheduled_time"), attempt=event.get("attempt"))
+        return SCHEDULER, Invocation()
+    return BY_HAND, invocation.parse(event, request_id)
+
+
+def _performed(trigger: str, asked: Invocation, context: Any) -> Answer:
+    settings = read_settings()
+    if not _warm:
+        makes = asked.action == "rotate" and not asked.dry_run
+        _warm.append(app.connect(settings, trigger=trigger, writes=False, makes=makes))
+        if (made := _warm[0].initialised) is not None:
+            logger.warning("made new manifests: pin their public key", public_key=made.public_key)
+    connection = _warm[0]
+    policy = app.load_policy(settings, connection.clouds)
+    budget = _budget(settings, context.get_remaining_time_in_millis() / 1000)
+    service = app.serve(connection, settings, policy, trigger=trigger, budget_seconds=budget)
+    return invocation.perform(service, asked)
+
+
+def _budget(settings: Settings, remaining: float) -> float:
+    """For how many seconds new keys may be begun."""
+    left = max(0.0, remaining - RESERVED_CALLS * settings.call_timeout.total_seconds())
+    return min(left, settings.budget_seconds) if settings.budget_seconds else left
+
+
+def _tell(answer: Answer) -> None:
+    """The report into the log, its figures into the metrics."""
+    logger.info("done" if not answer.failures else "failed", report=answer.document)
+    if answer.report is not None:
+        for name, value in invocation.metrics(answer.report).items():
+            metrics.add_metric(name=name, unit=_UNITS.get(name, MetricUnit.Count), value=value)
+        metrics.flush_metrics()
+
+
+if importlib.util.find_spec("aws_xray_sdk") is not None:  # a layer brings it, where traces are wanted
+    from aws_lambda_powertools import Tracer
+
+    lambda_handler = Tracer().capture_lambda_handler(lambda_handler, capture_response=False)
