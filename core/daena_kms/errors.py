@@ -14,6 +14,11 @@ class KmsError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def line(self) -> str:
+        """Message and hint in one line."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
     def __reduce__(self) -> tuple[type["KmsError"], tuple[str, str]]:
         return type(self), (self.message, self.hint)
 

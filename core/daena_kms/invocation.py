@@ -56,24 +56,31 @@ def parse(body: object, request_id: str = "") -> Invocation:
 
     `request_id` is the platform's own id of the request, the same however often it is delivered, if it has one.
     """
-    if not isinstance(body, Mapping):
-        raise ConfigurationError(f"a JSON object expected, got {type(body).__name__}", _EXAMPLE)
-    for name in body:
-        if name not in Invocation.__struct_fields__:
-            near = difflib.get_close_matches(str(name), Invocation.__struct_fields__, 1, 0.5)
-            suggestion = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigurationError(f"unknown field {str(name)[:40]!r}{suggestion}", _EXAMPLE)
     try:
-        asked = msgspec.convert(dict(body), type=Invocation)
-    except msgspec.ValidationError as problem:
-        raise ConfigurationError(f"a field has the wrong type: {problem}", _EXAMPLE) from None
-    _check(asked)
+        asked = _read(body)
+        _check(asked)
+    except ConfigurationError as problem:
+        raise ConfigurationError(problem.message, f"{problem.hint}; nothing was changed") from None
     if asked.force and not asked.request_id:
         return msgspec.structs.replace(asked, request_id=request_id)
     return asked
 
 
-_EXAMPLE = 'such as {"action": "rotate", "keys": ["daena-encryption-key"], "dry_run": true}; nothing was changed'
+_EXAMPLE = 'such as {"action": "rotate", "keys": ["daena-encryption-key"], "dry_run": true}'
+
+
+def _read(body: object) -> Invocation:
+    if not isinstance(body, Mapping):
+        raise ConfigurationError(f"a JSON object expected, got {type(body).__name__}", _EXAMPLE)
+    for name in (str(field)[:40] for field in body):
+        if name not in Invocation.__struct_fields__:
+            near = difflib.get_close_matches(name, Invocation.__struct_fields__, 1, 0.5)
+            suggestion = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigurationError(f"unknown field {name!r}{suggestion}", _EXAMPLE)
+    try:
+        return msgspec.convert(dict(body), type=Invocation)
+    except msgspec.ValidationError as problem:
+        raise ConfigurationError(f"a field has the wrong type: {problem}", _EXAMPLE) from None
 
 
 def _check(asked: Invocation) -> None:
@@ -101,8 +108,8 @@ def perform(service: Service, asked: Invocation) -> Answer:
         return Answer(_document(asked, documents.status(standing)))
     if asked.action == "verify":
         found = service.verify(asked.keys)
-        bad = [f"{audit.key}: {problem}" for audit in found for problem in audit.problems]
-        return Answer(_document(asked, documents.audits(found)), tuple(bad))
+        bad = tuple(f"{audit.key}: {'; '.join(audit.problems)}" for audit in found if audit.problems)
+        return Answer(_document(asked, documents.audits(found)), bad)
     order = Order(asked.keys, asked.force, asked.request_id, asked.reason)
     dry = asked.dry_run or asked.action == "plan"
     done = service.dry_run(order) if dry else service.rotate(order)
@@ -116,8 +123,8 @@ def _document(asked: Invocation, document: documents.Document) -> dict[str, Any]
 
 
 def _line(outcome: Outcome) -> str:
-    hint = f" ({outcome.hint})" if outcome.hint else ""
-    return f"{outcome.key}: {outcome.message}{hint}"
+    line = KmsError(outcome.message, outcome.hint).line
+    return line if line.startswith(outcome.key) else f"{outcome.key}: {line}"
 
 
 def failed(answer: Answer) -> RunFailedError:

@@ -39,10 +39,10 @@ def check_prefix(prefix: str) -> str:
 def name_problem(name: str, prefix: str = "") -> str:
     """What is wrong with a key's name, in one line; empty when every store takes it."""
     if "--" in name:
-        return f"key name {name!r} contains '--', which is kept for our own copies"
+        return f"key name {name[:40]!r} contains '--', which is kept for our own copies"
     if not _NAME.fullmatch(name):
         return (
-            f"key name {name!r} is not one that every store takes: lower-case letters, digits and '-', "
+            f"key name {name[:40]!r} is not one that every store takes: lower-case letters, digits and '-', "
             "starting and ending with a letter or digit"
         )
     longest = NAME_LIMIT - LONGEST_SUFFIX - len(prefix)

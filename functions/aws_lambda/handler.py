@@ -20,6 +20,7 @@ from daena_kms.settings import Settings, read_settings
 
 SCHEDULER = "aws.scheduler"
 SCHEDULER_FIELDS = {"source", "scheduled_time", "execution_id", "attempt"}
+LONGEST_TICK_FIELD = 200
 BY_HAND = "aws.lambda"
 # New keys are begun while this many times the longest call is left: enough to end what was begun.
 RESERVED_CALLS = 2
@@ -42,10 +43,9 @@ def lambda_handler(event: object, context: Any) -> dict[str, Any]:
         trigger, asked = translate(event, context.aws_request_id)
         answer = _performed(trigger, asked, context)
     except KmsError as problem:
-        _warm.clear()
         # Without a traceback: what is wrong and what to do are in the message and the hint.
         logger.error(problem.message, hint=problem.hint, kind=type(problem).__name__)  # noqa: TRY400
-        raise type(problem)(f"{problem.message} ({problem.hint})", problem.hint) from None
+        raise type(problem)(problem.line, problem.hint) from None
     _tell(answer)
     if answer.failures:
         _warm.clear()
@@ -56,8 +56,10 @@ def lambda_handler(event: object, context: Any) -> dict[str, Any]:
 def translate(event: object, request_id: str) -> tuple[str, Invocation]:
     """Who asks, and for what. Lambda's request id is the same for each try of one event."""
     if isinstance(event, Mapping) and event.get("source") == SCHEDULER:
-        if foreign := sorted(str(name) for name in event.keys() - SCHEDULER_FIELDS):
-            raise ConfigurationError(f"the scheduler's event has an unknown field {foreign[0]!r}", "see infra/aws")
+        for name, value in event.items():
+            if name not in SCHEDULER_FIELDS or not isinstance(value, str) or len(value) > LONGEST_TICK_FIELD:
+                wrong = f"the scheduler's event has a field that is not its own: {str(name)[:40]!r}"
+                raise ConfigurationError(wrong, "see infra/aws/template.yaml; nothing was changed")
         logger.info("tick", scheduled_time=event.get("scheduled_time"), attempt=event.get("attempt"))
         return SCHEDULER, Invocation()
     return BY_HAND, invocation.parse(event, request_id)
@@ -65,16 +67,25 @@ def translate(event: object, request_id: str) -> tuple[str, Invocation]:
 
 def _performed(trigger: str, asked: Invocation, context: Any) -> Answer:
     settings = read_settings()
-    if not _warm:
-        makes = asked.action == "rotate" and not asked.dry_run
-        _warm.append(app.connect(settings, trigger=trigger, writes=False, makes=makes))
-        if (made := _warm[0].initialised) is not None:
-            logger.warning("made new manifests: pin their public key", public_key=made.public_key)
-    connection = _warm[0]
-    policy = app.load_policy(settings, connection.clouds)
-    budget = _budget(settings, context.get_remaining_time_in_millis() / 1000)
-    service = app.serve(connection, settings, policy, trigger=trigger, budget_seconds=budget)
-    return invocation.perform(service, asked)
+    try:
+        clouds = _warm[0].clouds if _warm else app.Clouds(settings)
+        policy = app.load_policy(settings, clouds)
+        if not _warm:
+            _warm.append(_connect(settings, clouds, trigger, asked))
+        budget = _budget(settings, context.get_remaining_time_in_millis() / 1000)
+        service = app.serve(_warm[0], settings, policy, trigger=trigger, budget_seconds=budget)
+        return invocation.perform(service, asked)
+    except BaseException:
+        _warm.clear()
+        raise
+
+
+def _connect(settings: Settings, clouds: app.Clouds, trigger: str, asked: Invocation) -> app.Connection:
+    makes = asked.action == "rotate" and not asked.dry_run
+    connection = app.connect(settings, trigger=trigger, writes=False, makes=makes, clouds=clouds)
+    if connection.initialised is not None:
+        logger.warning("made new manifests: pin their public key", public_key=connection.initialised.public_key)
+    return connection
 
 
 def _budget(settings: Settings, remaining: float) -> float:
@@ -85,7 +96,10 @@ def _budget(settings: Settings, remaining: float) -> float:
 
 def _tell(answer: Answer) -> None:
     """The report into the log, its figures into the metrics."""
-    logger.info("done" if not answer.failures else "failed", report=answer.document)
+    if answer.failures:
+        logger.error("failed", report=answer.document)
+    else:
+        logger.info("done", report=answer.document)
     if answer.report is not None:
         for name, value in invocation.metrics(answer.report).items():
             metrics.add_metric(name=name, unit=_UNITS.get(name, MetricUnit.Count), value=value)

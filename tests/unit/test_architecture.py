@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.aws_secrets",
         "stores.aws_archive",
         "stores.*",
-    ),  # fmt: skip
+    ),
     ("plan", "journal"),
     ("trust", "audit", "changes"),
     ("rotation",),
