@@ -6,8 +6,7 @@
 
 In an archive lie the pinned packages (wheels only, their hashes checked), the library from `core/`, the function's
 entry files at the root, and nothing that the function cannot use. Names are sorted, times and modes fixed; only
-another zlib may pack the same files into other bytes. Needs `uv`, which `make` brings; what that fetched once comes
-from its cache.
+another zlib may pack the same files into other bytes. Needs `uv`, which `make` brings.
 
 No bytecode is shipped, although Lambda then compiles whatever it imports at every cold start: only Lambda's own Python
 can make it, and an archive should not depend on whether the machine that built it has one.
@@ -204,7 +203,7 @@ def _advice(complaint: str) -> str:
         return "every package needs a hash, those that others need too: `make requirements` writes them"
     if "wheels" in complaint.lower():
         return "a pinned package has no wheel for this platform and Python: pin another version of it"
-    return "can the package index be reached? What was installed before comes from uv's cache, without it"
+    return "can the package index be reached? With UV_OFFLINE=1 what was fetched before comes from uv's cache"
 
 
 def _pack(files: dict[str, bytes], path: Path) -> Bundle:

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Struct
 
 from . import trust
-from .errors import ConfigurationError, NotFoundError
+from .errors import ConfigurationError, IntegrityError, NotFoundError
 from .fleet import Limits
 from .journal import Journal
 from .keyring import Keyring
@@ -103,10 +103,23 @@ def connect(
             _check_writable(folder)
     store, more = open_store(settings, ledger.address, clouds, create=(first_use and makes) or init)
     initialised = None
-    if init or (makes and (first_use if local else not settings.public_key and not trust.initialised(ledger))):
+    if init or (makes and (first_use if local else _never_used(settings, store, ledger))):
         initialised = trust.initialise(store, ledger, clock=utc_now, trigger=trigger)
     keyring = trust.open_keyring(store, ledger, settings.public_key)
     return Connection(store, ledger, keyring, clouds, (*warnings, *more), initialised)
+
+
+def _never_used(settings: Settings, store: KeyStore, ledger: Ledger) -> bool:
+    """True if a cloud's store and ledger are both new. Where keys say that their manifests lie here, they are gone."""
+    if settings.public_key or trust.initialised(ledger):
+        return False
+    orphans = [row.key for row in store.inventory() if row.ledger == ledger.address]
+    if orphans:
+        raise IntegrityError(
+            f"there is nothing at {ledger.address}, but the manifest of {orphans[0]} lay there",
+            "put the manifests back from a copy; or, if they are lost for good, `init` and `adopt` each key",
+        )
+    return True
 
 
 def serve(

@@ -196,7 +196,7 @@ def _work(tools: Tools, item: Planned, order: Order, now: datetime, tick: Tick) 
         # Nothing is rotated without a policy; what an earlier run left open is still brought to its end.
         operation, limit = Operation.ROTATE, NEVER
     elif not item.exists:
-        if not item.policy.create and not tools.store.observe(item.key).exists:
+        if not item.policy.create and not _anywhere(tools, item.key):
             raise NotFoundError(
                 f"{item.key} does not exist, and its policy does not say create = true",
                 "a typo? otherwise `create` it, `import` it, or set create = true",
@@ -215,6 +215,11 @@ def _work(tools: Tools, item: Planned, order: Order, now: datetime, tick: Tick) 
         request=order.request if order.force else "",
         reason=order.reason,
     )
+
+
+def _anywhere(tools: Tools, key: str) -> bool:
+    """True if the store or the ledger has something of that name after all: then the run finds out what is wrong."""
+    return tools.store.observe(key).exists or bool(tools.journal.ledger.sequences(key))
 
 
 def _housekeeping(tools: Tools, item: Planned, outcome: Outcome, head: Head) -> Outcome:

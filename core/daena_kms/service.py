@@ -290,7 +290,8 @@ class Service:
         policy = self.policy.keys.get(key)
         limit = policy.rotate_after_days if policy else 0
         try:
-            state, versions = self._state(key), History(self.journal.history(key)).versions
+            seen = self.tools.store.observe(key)
+            state, versions = self.journal.head(key, seen.anchor).state, History(self.journal.history(key)).versions
         except KmsError as problem:
             return KeyStatus(key, 0, limit_days=limit, problem=problem.message)
         active, now = state.active, self.tools.clock()
@@ -307,6 +308,7 @@ class Service:
             paused=state.paused,
             in_progress=_held(state),
             versions=tuple(versions[number] for number in sorted(versions)),
+            problem="" if seen.newest is not None else "the store has no such key",
         )
 
 

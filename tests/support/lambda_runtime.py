@@ -228,6 +228,11 @@ class _RuntimeApi(ThreadingHTTPServer):
         self.current = ""
         """The id of the event that the process has."""
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A process that was killed breaks its connection off; anything else is told."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
 
 class _Request(BaseHTTPRequestHandler):
     """One connection of the runtime client."""

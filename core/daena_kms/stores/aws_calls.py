@@ -101,7 +101,7 @@ _TRANSLATIONS: dict[tuple[str, ...], tuple[_Kind, str]] = {
     ("ResourceNotFoundException", "NoSuchKey", "404"): (NotFoundError, "check the name, AWS_REGION and the account"),
     ("ResourceExistsException", "PreconditionFailed", "412"): (ExistsError, ""),
     ("ConditionalRequestConflict", "OperationAborted"): (ConflictError, "look again"),
-    ("NoSuchBucket",): (ConfigurationError, "check DAENA_MANIFEST_URL: there is no such bucket"),
+    ("NoSuchBucket",): (ConfigurationError, "check the bucket's name in DAENA_MANIFEST_URL and DAENA_POLICY"),
     ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"): (
         ConfigurationError,
         _REGION,
