@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from . import manifests, plans, processes, rotations
+from . import aws_cold_start, aws_rotations, manifests, plans, processes, rotations
 from .durable import Floor
 from .figures import FULL, QUICK, Figure, Scale, table, write_json
 
@@ -46,8 +46,11 @@ def measure(folder: Path, scale: Scale) -> tuple[list[Figure], list[str]]:
     figures += _told("manifests", lambda: manifests.measure(folder, scale))
     figures += _told("processes", lambda: processes.start(scale))
     figures += _told("memory", lambda: processes.memory(folder, scale))
+    on_aws, calls = _told("aws rotations", lambda: aws_rotations.measure(scale))
+    figures += on_aws
+    figures += _told("aws cold start", lambda: aws_cold_start.measure(folder, scale))
     what_it_does = " ".join((Floor.__doc__ or "").split())
-    return figures, [f"Counted in this run: {writes}.", f"The floor of rotations: {what_it_does}"]
+    return figures, [f"Counted in this run: {writes}.", f"The floor of rotations: {what_it_does}", *calls]
 
 
 def _told(what: str, work: Callable[[], T]) -> T:

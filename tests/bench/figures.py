@@ -24,6 +24,10 @@ class Scale(Struct, frozen=True):
     chain_rounds: int = 9
     process_rounds: int = 15
     memory_rounds: int = 3
+    aws_keys: int = 32
+    aws_rounds: int = 7
+    aws_counted_keys: int = 3
+    cold_rounds: int = 11
 
 
 FULL = Scale()
@@ -37,6 +41,10 @@ QUICK = Scale(
     chain_rounds=3,
     process_rounds=3,
     memory_rounds=1,
+    aws_keys=4,
+    aws_rounds=2,
+    aws_counted_keys=1,
+    cold_rounds=2,
 )
 
 

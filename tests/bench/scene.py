@@ -56,7 +56,7 @@ class Scene:
         started = time.perf_counter()
         report = fleet.run(order)
         seconds = time.perf_counter() - started
-        _check(report, expected)
+        check(report, expected)
         return seconds
 
     @contextmanager
@@ -85,7 +85,7 @@ def _skip(_descriptor: int) -> None:
     """In place of fsync."""
 
 
-def _check(report: Report, expected: Status) -> None:
+def check(report: Report, expected: Status) -> None:
     """A figure counts only if the work was done."""
     if set(report.counts()) != {expected.value}:
         raise SystemExit(f"every key {expected.value} expected, got {report.counts()}")

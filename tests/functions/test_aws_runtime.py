@@ -481,7 +481,7 @@ UNUSABLE: dict[str, tuple[Callable[[Scene], dict[str, str]], str, str]] = {
     "no such bucket": (
         lambda _: {"DAENA_MANIFEST_URL": "s3://no-such-bucket/manifests"},
         "NoSuchBucket",
-        "check DAENA_MANIFEST_URL: there is no such bucket",
+        "check the bucket's name in DAENA_MANIFEST_URL and DAENA_POLICY",
     ),
     "no address of manifests": (
         lambda _: {"DAENA_MANIFEST_URL": "https://bucket/manifests"},

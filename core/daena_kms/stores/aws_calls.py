@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import botocore.session
+from botocore import handlers
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -186,6 +187,7 @@ class Aws:
             max_pool_connections=max(10, concurrency),
             # Repeats are safe: every write is either the same again, or conditional and its outcome is looked up.
             retries={"mode": "adaptive", "total_max_attempts": ATTEMPTS},
+            response_checksum_validation="when_required",  # what is read from S3 is signed by us
             user_agent_extra="daena-kms",
         )
         self._region = region
@@ -201,6 +203,9 @@ class Aws:
                 raise translate(problem, f"use of {service}") from None
             except ValueError:  # botocore on a malformed endpoint or region; its text may hold credentials of a URL
                 raise ConfigurationError(f"no client of {service} can be made", _REGION) from None
+            if service == "s3":
+                # botocore asks before it sends any body; ours are small, and each question is one more round trip.
+                made.meta.events.unregister("before-call.s3", handlers.add_expect_header)
             self._clients[service] = Client(made)
         return self._clients[service]
 
