@@ -124,7 +124,8 @@ def begin() -> None:
         (folder() / "begun").touch(exist_ok=False)
     except FileExistsError:
         return
-    environment = {name: os.environ[name] for name in ("HOME", "LANG", "PATH") if name in os.environ}
+    # It builds the bundle too, so what this machine needs to reach packages stays.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "DAENA_"))}
     with (folder() / "log").open("w") as log:
         _supervisor = subprocess.Popen(
             [sys.executable, "-m", __name__, str(folder())],

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from daena_kms import app, invocation
 from daena_kms.errors import KmsError
 from daena_kms.invocation import Invocation
+from daena_kms.policy import RotationPolicy
 from daena_kms.service import Service
 from daena_kms.settings import Settings, read_settings
 from daena_kms.stores import aws_layout
@@ -208,6 +209,11 @@ def guard_bucket(s3: Any) -> None:
 # --- what is done
 
 
+def judge_nobody() -> None:
+    """Let every request through again: other tests share the account."""
+    account().server.enforce_iam(False)
+
+
 class Findings(NamedTuple):
     """What verification found."""
 
@@ -241,13 +247,12 @@ class _Noted:
         return call
 
 
-def _served(connection: app.Connection) -> Service:
-    policy = app.load_policy(settings(), connection.clouds)
+def _served(connection: app.Connection, policy: RotationPolicy) -> Service:
     return app.serve(connection, settings(), policy, trigger="test", budget_seconds=None)
 
 
 class Scene:
-    """An account in which nothing was done yet but the policy file uploaded. From now on everybody is judged."""
+    """An account in which only the policy file was uploaded. From now on, until `judge_nobody`, everybody is judged."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -258,16 +263,11 @@ class Scene:
         """Method (`store.read`, `ledger.read` …) and IAM action of each call that the function made in one."""
         self._warm: app.Connection | None = None
         self._command: app.Connection | None = None
-        self._server = emptied().server
-        self._server.enforce_iam(True)
+        emptied().server.enforce_iam(True)
         for identity in everybody.values():
             identity.calls.clear()
         self.grant(policy_of(FUNCTION))
         self.write_policy(KEY)
-
-    def close(self) -> None:
-        """Nobody is judged any more."""
-        self._server.enforce_iam(False)
 
     def grant(self, policy: Document) -> None:
         """Make this all that the function may do."""
@@ -293,12 +293,13 @@ class Scene:
 
     def at_work(self) -> Service:
         """The function's service. What it opened is kept while it is warm: until something failed."""
+        policy = app.load_policy(settings(), self.function.clouds)
         if self._warm is None:
             opened = app.connect(settings(), trigger="test", writes=False, makes=True, clouds=self.function.clouds)
             store = _Noted("store", opened.store, self.function, self.noted)
             ledger = _Noted("ledger", opened.ledger, self.function, self.noted)
             self._warm = replace(opened, store=store, ledger=ledger)
-        return _served(self._warm)
+        return _served(self._warm, policy)
 
     # the person
 
@@ -309,7 +310,7 @@ class Scene:
         opened = self._command
         if effects is not None:
             opened = replace(opened, store=Mortal(opened.store, effects), ledger=Mortal(opened.ledger, effects))
-        return _served(opened)
+        return _served(opened, app.load_policy(settings(), self.person.clouds))
 
     def active(self) -> dict[str, int]:
         """The number of every key's active version."""

@@ -40,6 +40,7 @@ from .aws_roles import (
     Scene,
     granted,
     guard_bucket,
+    judge_nobody,
     kms_key,
     may,
     opened,
@@ -70,9 +71,10 @@ def secret_arn(key: str) -> str:
 def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     clock = Clock(datetime.now(UTC))
     monkeypatch.setattr(app, "utc_now", clock)
-    made = Scene(clock)
-    yield made
-    made.close()
+    try:
+        yield Scene(clock)
+    finally:
+        judge_nobody()
 
 
 # --- what the function does

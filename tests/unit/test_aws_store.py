@@ -29,7 +29,7 @@ from daena_kms.stores.aws_calls import Client
 from daena_kms.stores.aws_layout import CURRENT, NO_VERSION, PENDING, PREVIOUS, STAGED
 from daena_kms.stores.base import NewVersion, Prepared
 from tests.cli.sandbox import Result, Sandbox
-from tests.support import aws_world
+from tests.support import aws_world, liars
 from tests.support.aws_world import BUCKET, PREFIX, REGION
 from tests.support.doubles import MemoryLedger
 from tests.support.worlds import KEY, START, Backend, Clock, DiedError, Effects, Mortal, World, dying
@@ -648,6 +648,54 @@ def test_a_late_put_takes_the_staged_label_from_a_version_that_waits_and_takes_n
     scene.rotate()
     scene.check()
     assert scene.current() == scene.ids()[max(scene.ids())]
+
+
+def _discarded_and_promoted_late(scene: Scene) -> Callable[[], Any]:
+    """Version 2 was staged by a run that sleeps before it promotes; another found it bad and took its labels away."""
+    scene.rotate()
+    late: list[Callable[[], Any]] = []
+
+    def sleeping(_parameters: Parameters, send: Callable[[], Any]) -> Any:
+        late.append(send)
+        raise DiedError
+
+    scene.secrets.between = once("update_secret_version_stage", sleeping)
+    with dying():
+        scene.force()
+    scene.clock.move(minutes=61)
+    lying = liars.Faulty(scene.store, "read", liars.flipped_bit)
+    scene.force(store=lying)
+    assert scene.labels().keys() == {1}
+    return late[0]
+
+
+def test_what_goes_live_after_it_was_discarded_gets_its_number_back(scene: Scene) -> None:
+    """Without it AWS might delete the version as soon as the next one is live."""
+    promote = _discarded_and_promoted_late(scene)
+    promote()
+    assert scene.stages()[scene.current()] == [CURRENT]
+    scene.clock.move(days=1)
+    scene.rotate()
+    assert CURRENT in scene.labels()[2]
+    assert "v2" in scene.labels()[2]
+    assert scene.states()[2] is State.ACTIVE
+    scene.check()
+
+
+def test_what_goes_live_late_while_another_is_on_its_way_gets_its_number_back(scene: Scene) -> None:
+    promote = _discarded_and_promoted_late(scene)
+    scene.clock.move(days=1)
+
+    def just_before(_parameters: Parameters, send: Callable[[], Any]) -> Any:
+        promote()
+        return send()
+
+    scene.secrets.between = once("update_secret_version_stage", just_before)
+    outcome = scene.force()
+    assert (outcome.status, outcome.number) == (Status.ROTATED, 3)
+    assert (scene.labels()[2], scene.labels()[3]) == ({"v2", PREVIOUS}, {"v3", CURRENT, STAGED})
+    assert scene.states()[2] is State.DECRYPT_ONLY
+    scene.check()
 
 
 # --- a person at the console
