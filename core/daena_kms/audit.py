@@ -86,6 +86,8 @@ def verify_key(store: KeyStore, ledger: Ledger, keyring: Keyring, key: str, now:
         seen = store.observe(key)
         if store.fenced:
             seen = seen.with_published(chain.history.versions)
+        if seen.ledger not in ("", ledger.address):
+            problems.append(f"the store says that its manifest lies at {seen.ledger}, not at {ledger.address}")
         problems += [f"entry {n} was written more than once, or deleted" for n in ledger.rewritten(key)]
         if seen.anchor is not None:
             problems += _check_anchor(key, seen.anchor, chain, keyring.fingerprints)
@@ -107,23 +109,29 @@ def _check_anchor(key: str, anchor: Anchor, chain: Chain, fingerprints: Fingerpr
 
 
 def _check_store(store: KeyStore, key: str, chain: Chain, seen: Observed, fingerprints: Fingerprints) -> Iterable[str]:
-    lying = {version.number: version for version in seen.versions if version.number}
-    records = chain.history.versions
+    records, active = chain.history.versions, chain.head.state.active
     for record in records.values():
-        if problem := _check_version(store, key, record, lying.get(record.number), fingerprints):
+        lying = next((v for v in seen.versions if v.is_recorded(record)), None)
+        if problem := _check_version(store, key, record, lying, fingerprints):
             yield problem
-    active = chain.head.state.active
-    if active is not None and (seen.newest is None or seen.newest.number != active.number):
-        got = f"version {seen.newest.number or seen.newest.version_id}" if seen.newest else "nothing"
-        yield f"readers get {got}, the manifest says version {active.number}"
+    if active is not None and (seen.newest is None or not seen.newest.is_recorded(active)):
+        yield f"readers get {_called(seen.newest)}, the manifest says version {active.number} ({active.version_id})"
     burnt = {b.number for b in chain.head.state.burnt}
     held = chain.head.state.claim.number if chain.head.state.claim else 0
-    for number in lying:
-        if number not in records and number not in burnt and number != held:
-            yield f"version {number} lies in the store, but no entry knows it"
-    for foreign in seen.versions:
-        if not foreign.number:
-            yield f"the store has {foreign.version_id}, which is no version of ours"
+    for version in seen.versions:
+        if version.number in records:
+            if not version.is_recorded(records[version.number]):
+                yield f"the store has {_called(version)}, which is not the one that the manifest knows"
+        elif not version.number:
+            yield f"the store has {version.version_id}, which is no version of ours"
+        elif version.number not in burnt and version.number != held:
+            yield f"version {version.number} lies in the store, but no entry knows it"
+
+
+def _called(version: StoredVersion | None) -> str:
+    if version is None:
+        return "nothing"
+    return f"version {version.number} ({version.version_id})" if version.number else f"version {version.version_id}"
 
 
 def _check_version(

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from . import lifecycle, plan
-from .errors import ConflictError, IntegrityError, NotFoundError, RefusedError
+from .errors import ConfigurationError, ConflictError, IntegrityError, NotFoundError, RefusedError
 from .journal import Journal, junk_after
 from .manifest import Draft, Event, Head, History
+from .material import KeyMaterial
 from .model import Claim, KeySpec, Observed, Operation, State, StoredVersion, VersionRecord
 from .policy import KeyPolicy
 from .stores.base import KeyStore, NewVersion
@@ -25,7 +27,7 @@ APPEND_ATTEMPTS = 20
 
 def record_of(run: "Run", number: int) -> VersionRecord:
     """What the manifest says about one version of the run's key."""
-    history = History(run.journal.history(run.key))
+    history = run.past.history()
     return lifecycle.version_of(run.key, history.versions, number)
 
 
@@ -42,7 +44,7 @@ def location(record: VersionRecord) -> StoredVersion:
 
 def apply(run: "Run", claim: Claim, view: plan.View) -> list[VersionRecord]:
     """Carry out the change that `claim` announced; returns the new records. Raises RefusedError if it may not be."""
-    history = History(run.journal.history(run.key))
+    history = run.past.history()
     now = run.tools.clock()
     if claim.operation is Operation.ADOPT:
         return _adopt(run, history, view.seen, claim)
@@ -66,23 +68,24 @@ def apply(run: "Run", claim: Claim, view: plan.View) -> list[VersionRecord]:
     return [replace(record, state=State.DESTROYED, destroy_at=None)]
 
 
-def _adopt(run: "Run", history: History, seen: Observed, claim: Claim) -> list[VersionRecord]:
-    """Records for everything the store holds and the manifest does not know; what readers get becomes active."""
+class Found(Struct, frozen=True):
+    """A version that lies in the store, what the manifest says of it, and its material unless it is disabled."""
+
+    version: StoredVersion
+    known: VersionRecord | None
+    material: KeyMaterial | None
+
+
+def adoptable(run: "Run", history: History, seen: Observed) -> list[Found]:
+    """Everything that the store holds of the run's key, read and checked. Changes nothing.
+
+    Raises RefusedError if one of them cannot be taken in: then none is, and nothing says that it was tried.
+    """
     if seen.newest is None:
         raise RefusedError(f"the store has no version of {run.key} to adopt", "see `status`")
-    now = run.tools.clock()
-    records, versions = [], list(_numbered(run, seen))
-    newest = next(version.number for version in versions if version.version_id == seen.newest.version_id)
-    for version in versions:
-        known = history.versions.get(version.number)
-        if known is not None and version.enabled:
-            # A known number keeps its material for ever: what was swapped is not taken in under it.
-            run.fingerprints.check(run.key, run.store.read(run.key, version), known.fingerprint)
-        adopted = known or _adopted_record(run, version, claim.made_at or version.created_at or now)
-        records.append(_restated(adopted, newest, now))
-    held = {record.number for record in records}
-    lost = [v for v in history.versions.values() if v.number not in held and v.state is not State.DESTROYED]
-    return records + [replace(v, state=State.DESTROYED, lost=True) for v in lost]
+    if seen.rival:
+        raise RefusedError(f"somebody else rotates {run.key}: two rotators would fight", f"{seen.rival}, then adopt it")
+    return [_found(run, version, history.versions.get(version.number)) for version in _numbered(run, seen)]
 
 
 def _numbered(run: "Run", seen: Observed) -> Iterator[StoredVersion]:
@@ -93,25 +96,52 @@ def _numbered(run: "Run", seen: Observed) -> Iterator[StoredVersion]:
         yield version if version.number else replace(version, number=free)
 
 
-def _adopted_record(run: "Run", version: StoredVersion, made_at: datetime) -> VersionRecord:
-    """Number, fingerprint and spec of a version that no entry knows, written on it where it lies."""
+def _found(run: "Run", version: StoredVersion, known: VersionRecord | None) -> Found:
+    about = f"version {version.number} of {run.key} ({version.version_id})"
+    if not version.enabled:
+        if known is None and not version.fingerprint:
+            raise RefusedError(
+                f"{about} is disabled, and nothing says what it holds",
+                "enable it in the store first, or take it away there",
+            )
+        return Found(version, known, None)
+    material = run.store.read(run.key, version)
+    try:
+        if known is not None:
+            # A known number keeps its material for ever: what was swapped is not taken in under it.
+            run.fingerprints.check(run.key, material, known.fingerprint)
+        KeySpec.of_length(len(material))
+    except (IntegrityError, ConfigurationError) as problem:
+        raise RefusedError(f"{about} cannot be adopted: {problem.message}", "take it away in the store") from None
+    return Found(version, known, material)
+
+
+def _adopt(run: "Run", history: History, seen: Observed, claim: Claim) -> list[VersionRecord]:
+    """Records for everything the store holds and the manifest does not know; what readers get becomes active."""
+    now, current = run.tools.clock(), seen.newest.version_id if seen.newest else ""
+    every = adoptable(run, history, seen)
+    newest = next(found.version.number for found in every if found.version.version_id == current)
+    records = [_restated(found.known or _adopted_record(run, found, claim, now), newest, now) for found in every]
+    held = {record.number for record in records}
+    lost = [v for v in history.versions.values() if v.number not in held and v.state is not State.DESTROYED]
+    return records + [replace(v, state=State.DESTROYED, lost=True) for v in lost]
+
+
+def _adopted_record(run: "Run", found: Found, claim: Claim, now: datetime) -> VersionRecord:
+    """The record of a version that no entry knows. One that can be read gets its number written on it where it lies."""
+    version, material = found.version, found.material
     fingerprint, spec = version.fingerprint, version.spec
-    if not (version.enabled or fingerprint):
-        raise RefusedError(
-            f"version {version.number} of {run.key} is disabled, and nothing says what it holds",
-            "enable it in the store first, or take it away there",
-        )
-    if version.enabled:
-        material = run.store.read(run.key, version)
+    if material is not None:
         spec, fingerprint = KeySpec.of_length(len(material)).name, run.fingerprints.of(run.key, material)
         rotation_id = plan.rotation_id(run.key, run.head.state.incarnation, version.number)
         version = run.store.label(run.key, version, NewVersion(version.number, rotation_id, fingerprint, spec))
+    made_at = claim.made_at or min(found.version.created_at or now, now)  # the store's clock may be ahead
     return VersionRecord(
         number=version.number,
         version_id=version.version_id,
         fingerprint=fingerprint,
         spec=spec,
-        state=State.DECRYPT_ONLY if version.enabled else State.DISABLED,
+        state=State.DISABLED if material is None else State.DECRYPT_ONLY,
         made_at=made_at,
         active_since=made_at,
     )

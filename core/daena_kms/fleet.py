@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from . import due, lifecycle
 from .errors import KmsError, NotFoundError
-from .manifest import Head, History
+from .manifest import EMPTY, Head
 from .model import Anchor, InventoryRow, Observed, Operation, Outcome, Status, VersionRecord
 from .plan import NEVER, Work
 from .policy import KeyPolicy, RotationPolicy, Tick
@@ -95,7 +95,7 @@ class Fleet:
 
         Raises NotFoundError if the order names a key that neither the store nor the policy knows.
         """
-        rows = {row.key: row for row in self.tools.store.inventory()}
+        rows = self.listed()
         names = sorted({*rows, *self.policy.keys})
         if order.keys:
             missing = [key for key in order.keys if key not in rows and key not in self.policy.keys]
@@ -103,6 +103,15 @@ class Fleet:
                 raise NotFoundError(f"there is no key {missing[0]!r}", "see `status` for the keys there are")
             names = sorted(set(order.keys))
         return [self._planned(name, rows.get(name), order, now) for name in names]
+
+    def listed(self) -> dict[str, InventoryRow]:
+        """The store's keys by name, without those of another ledger that our policy does not name.
+
+        They have a name prefix that begins with ours; whoever rotates them says whether they are well.
+        """
+        ours = ("", self.tools.journal.ledger.address)
+        rows = self.tools.store.inventory()
+        return {row.key: row for row in rows if row.ledger in ours or row.key in self.policy.keys}
 
     def run(self, order: Order, *, progress: Progress = lambda _: None) -> Report:
         """Plan, then rotate what is due. Time is taken once; what does not fit into the budget is deferred."""
@@ -126,9 +135,10 @@ class Fleet:
 
     def _planned(self, key: str, row: InventoryRow | None, order: Order, now: datetime) -> Planned:
         policy = self.policy.keys.get(key)
-        verdict = due.assess(row, key, policy, now, self.tick)
         anchor = row.anchor if row else None
-        if row is not None and not self._trustworthy(row):
+        if row is None or self._trustworthy(row):
+            verdict = due.assess(row, key, policy, now, self.tick)
+        else:
             verdict = due.Verdict(Status.DUE, "what is stored beside the key is not what we wrote there")
         if order.force and policy is not None:
             verdict = due.Verdict(Status.DUE, order.reason or "forced")
@@ -170,10 +180,10 @@ def rotate_one(tools: Tools, item: Planned, order: Order, now: datetime, tick: T
         attention = run.head.state.attention_at
         if attention is None or attention > tools.clock() or outcome.status is Status.IN_PROGRESS:
             return outcome
-        return _housekeeping(tools, item, outcome, run.head)
+        return _housekeeping(tools, item, outcome, run)
     except KmsError as problem:
         log.warning("key failed", extra={"key": item.key, "problem": problem.message})
-        return replace(_failed(item, problem.message, problem.hint), stuck=_stuck(run, tools.clock()))
+        return replace(_failed(item, problem.message, problem.hint), stuck=_stuck(tools, item, run))
     except Exception as bug:  # noqa: BLE001  # one bad key never stops the others, not even by a bug of ours
         # The text of an unknown error might hold anything, so only its kind is told.
         log.error("key failed", extra={"key": item.key, "problem": type(bug).__name__})  # noqa: TRY400  # see above
@@ -181,10 +191,13 @@ def rotate_one(tools: Tools, item: Planned, order: Order, now: datetime, tick: T
         return _failed(item, f"unexpected {type(bug).__name__}", hint)
 
 
-def _stuck(run: Run | None, now: datetime) -> bool:
+def _stuck(tools: Tools, item: Planned, run: Run | None) -> bool:
     """True if a claim stays open past its lease: nobody has brought it to its end, and this run could not."""
-    claim = run.head.state.claim if run is not None else None
-    return claim is not None and claim.lease_until <= now
+    try:
+        head = tools.journal.head(item.key, item.anchor)  # the run may have failed before it saw the last entry
+    except KmsError:
+        head = run.head if run is not None else EMPTY
+    return head.state.claim is not None and head.state.claim.lease_until <= tools.clock()
 
 
 def _failed(item: Planned, message: str, hint: str) -> Outcome:
@@ -222,15 +235,15 @@ def _anywhere(tools: Tools, key: str) -> bool:
     return tools.store.observe(key).exists or bool(tools.journal.ledger.sequences(key))
 
 
-def _housekeeping(tools: Tools, item: Planned, outcome: Outcome, head: Head) -> Outcome:
+def _housekeeping(tools: Tools, item: Planned, outcome: Outcome, run: Run) -> Outcome:
     """Carry out what is scheduled for old versions: destructions asked for, retirements whose grace has passed."""
     notes = list(outcome.notes)
-    records = History(tools.journal.history(item.key)).versions.values()
+    records = run.past.history().versions.values()
     works = _scheduled(item.key, records, item.policy or KeyPolicy(), tools.clock())
     if not works:
-        _call_off(tools, item, records, head)
+        _call_off(tools, item, records, run.head)
     for work in works:
-        done = Run(tools, work, item.policy).execute()
+        done = Run(tools, work, item.policy, past=run.past).execute()
         notes.append(done.message)
         if done.status is Status.FAILED:
             return replace(done, notes=tuple(notes))

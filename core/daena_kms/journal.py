@@ -10,7 +10,7 @@ from . import manifest
 from .errors import ConflictError, ExistsError, IntegrityError, KmsError, UnavailableError
 from .keyring import Keyring, Trust
 from .ledger import Ledger
-from .manifest import EMPTY, Draft, Entry, Head
+from .manifest import EMPTY, Draft, Entry, Head, History
 from .model import Anchor
 
 log = logging.getLogger(__name__)
@@ -50,9 +50,9 @@ class Journal:
         """Every entry of a key, the whole chain verified. Raises IntegrityError naming the first bad entry."""
         return [head.entry for head in self.chain(key) if head.entry]
 
-    def chain(self, key: str) -> Iterator[Head]:
-        """Every head that the key's manifest ever had, verified one by one."""
-        return walk(self.ledger, key, self.keyring.trust)
+    def chain(self, key: str, after: Head = EMPTY) -> Iterator[Head]:
+        """Every head that the key's manifest ever had (`after` one that is verified), verified one by one."""
+        return walk(self.ledger, key, self.keyring.trust, after)
 
     def append(self, key: str, head: Head, draft: Draft) -> Head:
         """Write the entry that follows `head`. Raises ConflictError if somebody else wrote there first.
@@ -108,7 +108,13 @@ class Journal:
             raise problem
         raise ConflictError(f"entry {sequence} of {key} was written by somebody else first") from None
 
+    def check_genuine(self, key: str, anchor: Anchor) -> None:
+        """Raise IntegrityError unless this ledger's writers made that anchor for that key."""
+        if not self.genuine(key, anchor):
+            raise IntegrityError(f"the manifest head stored beside {key} was not written by us", TAMPERED)
+
     def _anchored(self, key: str, anchor: Anchor) -> Head:
+        self.check_genuine(key, anchor)
         head = self._at(key, anchor.sequence)
         if head.hash != anchor.hash:
             raise IntegrityError(
@@ -128,15 +134,37 @@ class Journal:
         return Head(entry, manifest.entry_hash(stored), sequence + 1)
 
 
+class Past:
+    """One key's manifest as a run reads it: each entry is fetched and verified once, later ones when asked for.
+
+    Entries are never changed, so what was verified stays so.
+    """
+
+    def __init__(self, journal: Journal, key: str) -> None:
+        self._journal = journal
+        self._key = key
+        self._heads: list[Head] = []
+
+    def history(self) -> History:
+        """Everything up to now, folded. Raises IntegrityError naming the first bad entry."""
+        self._heads += self._journal.chain(self._key, after=self._heads[-1] if self._heads else EMPTY)
+        return History(head.entry for head in self._heads if head.entry)
+
+    def wrote(self, before: Head, head: Head) -> None:
+        """Take in an entry that this run has written: it need not be read back."""
+        if self._heads and self._heads[-1] == before:
+            self._heads.append(head)
+
+
 def bad_entry(key: str, sequence: int, problem: IntegrityError) -> IntegrityError:
     """The error that names the first bad entry and why it is bad."""
     return IntegrityError(f"entry {sequence} of {key} is bad: {problem.message}", problem.hint or TAMPERED)
 
 
-def walk(ledger: Ledger, key: str, trust: Trust) -> Iterator[Head]:
+def walk(ledger: Ledger, key: str, trust: Trust, after: Head = EMPTY) -> Iterator[Head]:
     """Every head of a key's chain in turn; IntegrityError names the first bad entry and why it is bad."""
-    head = EMPTY
-    sequences = ledger.sequences(key)
+    head = after
+    sequences = ledger.sequences(key) if after == EMPTY else []
     while (following := step(ledger, key, head, trust)) is not None:
         head = following
         yield head

@@ -170,6 +170,11 @@ class StoredVersion(Struct, frozen=True):
         """True if this is that number with that material, as far as the store shows it."""
         return self.number == number and self.fingerprint in ("", fingerprint)
 
+    def is_recorded(self, record: VersionRecord) -> bool:
+        """True if this is the recorded version: by fingerprint, or by id where the store shows none unread."""
+        same_place = bool(self.fingerprint) or self.version_id == record.version_id
+        return self.holds(record.number, record.fingerprint) and same_place
+
 
 class Anchor(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A key's manifest head as it is stored beside the key, with what a tick needs to say "not due".
@@ -204,6 +209,8 @@ class Observed(Struct, frozen=True):
     anchor: Anchor | None = None
     notes: tuple[str, ...] = ()
     """What else is to be seen there, for people."""
+    rival: str = ""
+    """How to stop somebody else who rotates this key; empty if nobody does. Two rotators of one key would fight."""
 
     def published(self, number: int, fingerprint: str) -> StoredVersion | None:
         """The published version of that number with that material, if it lies there."""

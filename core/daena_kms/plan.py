@@ -124,6 +124,7 @@ class Discard(Struct, frozen=True):
 
     reason: str
     version: StoredVersion | None = None
+    hint: str = "the version that was active before still is"
 
 
 class Adopt(Struct, frozen=True):
@@ -234,14 +235,12 @@ def _claimed(state: KeyState, version: StoredVersion) -> bool:
 
 
 def _is(version: StoredVersion, name: VersionRecord | Claim | Burnt) -> bool:
-    """True if a stored version is the named one: by fingerprint, or by id where the store shows none unread."""
+    """True if a stored version is the named one, as far as the store shows it unread."""
+    if isinstance(name, VersionRecord):
+        return version.is_recorded(name)
     if not version.holds(name.number, name.fingerprint):
         return False
-    if version.fingerprint or isinstance(name, Burnt):
-        return True
-    if isinstance(name, Claim):
-        return version.rotation_id == name.rotation_id
-    return version.version_id == name.version_id
+    return bool(version.fingerprint) or isinstance(name, Burnt) or version.rotation_id == name.rotation_id
 
 
 def _known(view: View, version: StoredVersion) -> bool:
@@ -353,7 +352,8 @@ def _not_now(work: Work, state: KeyState, now: datetime) -> Done | None:
 
 def _own_claim(work: Work, view: View, claim: Claim, *, fenced: bool) -> Step:
     if not claim.operation.makes_version:
-        return Apply()
+        # Adopting says what is lost, so it needs to know what the manifest knows.
+        return Apply() if view.settled or claim.operation is not Operation.ADOPT else Look()
     state, seen = view.state, view.seen
     published = seen.published(claim.number, claim.fingerprint)
     live = published is not None and (not fenced or (seen.newest is not None and seen.newest.number == claim.number))
@@ -363,13 +363,16 @@ def _own_claim(work: Work, view: View, claim: Claim, *, fenced: bool) -> Step:
     if work.rejected == claim.fingerprint:
         if live:
             return Refuse(f"version {claim.number} is live, but fails its check: {work.rejected_why}", DRIFT_HINT)
-        return Discard(work.rejected_why, next((v for v in seen.staged if v.number == claim.number), None))
+        bad = next((replace(v, staged=True) for v in waiting if v.number == claim.number), None)
+        return Discard(work.rejected_why, bad)
     found = published if live else staged
     if found is not None and work.verified != claim.fingerprint:
         return Verify(found)
     if published is not None and live:
         # Copies go before the end is recorded: a run that dies in between leaves a claim open, so none stays behind.
         copies = tuple(v for v in seen.staged if v.number <= claim.number)
+        if copies and fenced and not view.settled:
+            return Look()  # what the manifest knows was published: no mark makes a copy of it
         return Tidy(copies) if copies else Finish(published, strays(state, seen))
     if staged is not None:
         return Promote(staged, seen.newest)
@@ -429,4 +432,8 @@ def with_promoted(view: View, stored: StoredVersion) -> View:
 
 def without_staged(view: View, gone: tuple[StoredVersion, ...]) -> View:
     """The view once staged copies were taken away."""
-    return replace(view, seen=replace(view.seen, staged=tuple(v for v in view.seen.staged if v not in gone)))
+    ids = {version.version_id for version in gone}
+    staged, versions = (
+        tuple(v for v in held if v.version_id not in ids) for held in (view.seen.staged, view.seen.versions)
+    )
+    return replace(view, seen=replace(view.seen, staged=staged, versions=versions))

@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from . import changes, plan
 from .errors import ConfigurationError, ConflictError, IntegrityError, KmsError, NotFoundError, RefusedError
-from .journal import TAMPERED, Journal
+from .journal import TAMPERED, Journal, Past
 from .lifecycle import attention_at, check_rollback
-from .manifest import EMPTY, ENDING, Draft, Entry, Event, Head, History
+from .manifest import EMPTY, ENDING, Draft, Entry, Event, Head
 from .material import KeyMaterial
 from .model import (
     Anchor,
@@ -66,8 +66,12 @@ class Run:
         anchor: Anchor | None = None,
         seen: Observed | None = None,
         material: KeyMaterial | None = None,
+        past: Past | None = None,
     ) -> None:
-        """`anchor` and `seen` are what a listing showed of the key: perhaps out of date, good enough to begin with."""
+        """`anchor` and `seen` are what a listing showed of the key: perhaps out of date, good enough to begin with.
+
+        `past` is what an earlier run has read of the same key's manifest.
+        """
         self.tools = tools
         self.store = tools.store
         self.journal = tools.journal
@@ -76,6 +80,7 @@ class Run:
         self.work = work
         self.policy = policy
         self.material = material
+        self.past = past or Past(tools.journal, work.key)
         self.head: Head = EMPTY
         self.view: View | None = None
         self.notes: list[str] = []
@@ -151,7 +156,7 @@ class Run:
             before = self.head
             self.head = self._read_head(current=True)
             if self.head == before:
-                history = History(self.journal.history(self.key))
+                history = self.past.history()
                 known = {number: record.fingerprint for number, record in history.versions.items()}
                 if self.store.fenced:
                     seen = seen.with_published(known)
@@ -165,23 +170,24 @@ class Run:
         return self.journal.head(self.key, self._hint, current=current)
 
     def _observe(self) -> Observed:
-        seen, self._listed = self._listed or self.store.observe(self.key), None
+        claim = self.head.state.claim
+        adopting = Operation.ADOPT in (self.work.operation, claim.operation if claim else None)
+        seen, self._listed = self._listed or self.store.observe(self.key, dated=adopting), None
         self.notes += [note for note in seen.notes if note not in self.notes]
         if seen.ledger not in ("", self.journal.ledger.address):
             raise ConfigurationError(
                 f"{self.key} belongs to the manifest at {seen.ledger}, not to {self.journal.ledger.address}",
                 "set DAENA_MANIFEST_URL to the key's own; two manifests for one key would lose versions",
             )
-        adopting = self.work.operation is Operation.ADOPT and self.head.entry is None
-        if seen.anchor not in (None, self._checked) and not adopting:
+        anew = self.work.operation is Operation.ADOPT and self.head.entry is None
+        if seen.anchor not in (None, self._checked) and not anew:
             self._check_anchor(seen.anchor)
             self._checked = seen.anchor
         return seen
 
     def _check_anchor(self, anchor: Anchor) -> None:
         """The head stored beside the key must lie on this chain."""
-        if not self.journal.genuine(self.key, anchor):
-            raise IntegrityError(f"the manifest head stored beside {self.key} was not written by us", TAMPERED)
+        self.journal.check_genuine(self.key, anchor)
         if self.head.entry is not None and anchor.sequence == self.head.entry.sequence:
             if anchor.hash != self.head.hash:
                 raise IntegrityError(f"entry {anchor.sequence} of {self.key} was replaced", TAMPERED)
@@ -199,7 +205,7 @@ class Run:
             if step.burning is None:
                 raise
             # Nobody will ever be able to carry that claim out.
-            return self._discard(plan.Discard(problem.message), view)
+            return self._discard(plan.Discard(problem.message, hint=problem.hint), view)
         event = Event.ROTATION_STARTED if step.operation.makes_version else Event.CHANGE_STARTED
         if view.state.policy not in ("", self.tools.policy_digest):
             self.notes.append(f"the policy changed since the last claim ({view.state.policy[:12]})")
@@ -223,6 +229,8 @@ class Run:
             source=step.source,
             reason=step.reason,
         )
+        if step.operation is Operation.ADOPT:
+            changes.adoptable(self, self.past.history(), view.seen)
         if not step.operation.makes_version:
             return replace(claim, made_at=self.work.created)
         given, made_at = self._given_material(step, now)
@@ -326,7 +334,7 @@ class Run:
         records = [active, *records]
         attention = view.state.attention_at
         if attention is not None or (self.policy is not None and self.policy.keep_versions is not None):
-            versions = History(self.journal.history(self.key)).with_changes(records)
+            versions = self.past.history().with_changes(records)
             attention = attention_at(versions.values(), self.policy)
         draft = _draft(ENDING[claim.operation], claim, view.state, version_id=version.version_id, verified=VERIFIED)
         self._append(replace(draft, changes=tuple(records), attention_at=attention))
@@ -340,7 +348,7 @@ class Run:
         if active is None:
             return []
         if claim.operation is Operation.CREATE:
-            history = History(self.journal.history(self.key))
+            history = self.past.history()
             living = [v for v in history.versions.values() if v.state is not State.DESTROYED]
             return [replace(v, state=State.DESTROYED, lost=True, deactivated_at=now) for v in living]
         return [replace(active, state=State.DECRYPT_ONLY, deactivated_at=now)]
@@ -350,8 +358,8 @@ class Run:
         try:
             records = changes.apply(self, claim, view)
         except RefusedError as problem:
-            return self._discard(plan.Discard(problem.message), view)
-        history = History(self.journal.history(self.key))
+            return self._discard(plan.Discard(problem.message, hint=problem.hint), view)
+        history = self.past.history()
         attention = attention_at(history.with_changes(records).values(), self.policy)
         subject = records[0] if records else None
         draft = _draft(
@@ -377,8 +385,7 @@ class Run:
         self._append(_draft(Event.DISCARDED, claim, view.state, reason=reason, retry_at=retry_at))
         what = f"{claim.operation} of version {claim.number} was given up: {reason}"
         if claim.run == self.work.run:
-            hint = "the version that was active before still is"
-            self._failure = Outcome(self.key, Status.FAILED, what, hint=hint, next_at=retry_at)
+            self._failure = Outcome(self.key, Status.FAILED, what, hint=step.hint, next_at=retry_at)
             self.work = replace(self.work, claimed=True)
         else:
             self.notes.append(what)
@@ -478,7 +485,8 @@ class Run:
         return self.head.state.active.number if self.head.state.active else 0
 
     def _append(self, draft: Draft) -> None:
-        self.head = self.journal.append(self.key, self.head, draft)
+        before, self.head = self.head, self.journal.append(self.key, self.head, draft)
+        self.past.wrote(before, self.head)
         self._from_inventory = False
 
     def _with_head(self, view: View) -> View:

@@ -1,7 +1,7 @@
 """What a person or a function can ask for, on one store under one policy. The commands translate to these and back."""
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
@@ -104,14 +104,14 @@ class Service:
 
     def status(self, keys: Sequence[str] = ()) -> list[KeyStatus]:
         """Every key of the store and the policy, or those named. Raises NotFoundError for an unknown one."""
-        rows = {row.key: row for row in self.tools.store.inventory()}
+        rows = self.fleet.listed()
         for key in keys:
             self._check_known(key, rows)
         return [self._status(key) for key in sorted(keys or {*rows, *self.policy.keys, *self._recorded()})]
 
     def verify(self, keys: Sequence[str] = ()) -> list[audit.KeyAudit]:
         """Hold manifests, heads and store against each other, for every key or those named."""
-        rows = {row.key: row for row in self.tools.store.inventory()}
+        rows = self.fleet.listed()
         for key in keys:
             self._check_known(key, rows)
         now, store, ledger = self.tools.clock(), self.tools.store, self.journal.ledger
@@ -281,9 +281,9 @@ class Service:
             if order.force:
                 self._needs_policy(key)
 
-    def _check_known(self, key: str, rows: object) -> None:
+    def _check_known(self, key: str, rows: Container[str]) -> None:
         check_name(key, self._prefix)
-        if key not in rows and key not in self.policy.keys and key not in self._recorded():  # type: ignore[operator]
+        if key not in rows and key not in self.policy.keys and key not in self._recorded():
             raise NotFoundError(f"there is no key {key!r}", "see `status` for the keys there are")
 
     def _status(self, key: str) -> KeyStatus:

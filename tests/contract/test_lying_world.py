@@ -151,8 +151,8 @@ def _take_over(world: World) -> None:
 def _take_over_blindly(world: World) -> None:
     """A take-over that does not see what was staged last, as on a store whose listing lags behind."""
 
-    def without_staged(observe: Callable[..., Observed], key: str) -> Observed:
-        return msgspec.structs.replace(observe(key), staged=())
+    def without_staged(observe: Callable[..., Observed], key: str, **asked: Any) -> Observed:
+        return msgspec.structs.replace(observe(key, **asked), staged=())
 
     world.clock.move(minutes=61)
     world.rotate(store=liars.Faulty(world.store, "observe", without_staged))

@@ -106,7 +106,7 @@ class MemoryStore:
             ]
         yield from rows
 
-    def observe(self, key: str) -> Observed:
+    def observe(self, key: str, *, dated: bool = False) -> Observed:
         with self._lock:
             container = self.keys.get(key)
             if container is None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from daena_kms import trust
 from daena_kms.changes import location
@@ -80,6 +81,18 @@ def test_a_destruction_waits_and_is_carried_out_by_a_tick(backend: str, tmp_path
     world.check()
     with pytest.raises(KmsError):
         world.store.read(KEY, location(world.history().versions[1]))
+
+
+def test_what_is_refused_when_its_time_has_come_says_what_to_do(tmp_path: Path) -> None:
+    world = _world(tmp_path, "memory-fenced", destroy_after_days=7)
+    world.service().destroy(KEY, 1)
+    world.clock.move(days=8)
+    world.policy = replace(world.policy, grace_days=3000)
+    outcome = world.rotate()
+    assert outcome.status is Status.FAILED
+    assert "given up" in outcome.message
+    assert outcome.hint == "wait, or `disable` it meanwhile"
+    assert _states(world)[1] is D
 
 
 def test_a_destruction_can_be_cancelled_while_it_waits(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec.structs
 import pytest
+from msgspec.structs import replace
 
 from daena_kms import plan
 from daena_kms.model import (
@@ -183,7 +184,15 @@ CASES: dict[str, tuple[Work, KeyState, Observed, bool, bool | None, object]] = {
     ),
     "own claim, live, staged copy left: take it away first": (
         _work(claimed=True, verified=NEW), _claimed(_claim()),
-        _seen(newest=LIVE_2, versions=(LIVE_1, LIVE_2), staged=(STAGED_2,)), False, None, plan.Tidy((STAGED_2,)),
+        _seen(newest=LIVE_2, versions=(LIVE_1, LIVE_2), staged=(STAGED_2,)), False, False, plan.Tidy((STAGED_2,)),
+    ),
+    "own claim, live, what may be a staged copy, and is perhaps a version that lost its mark: look again": (
+        _work(claimed=True, verified=NEW), _claimed(_claim()),
+        _seen(newest=LIVE_2, versions=(LIVE_1, LIVE_2), staged=(STAGED_2,)), False, True, plan.Look(),
+    ),
+    "own claim, live, staged copy left, looked again: take it away": (
+        _work(claimed=True, verified=NEW), _claimed(_claim()),
+        _seen(newest=LIVE_2, versions=(LIVE_1, LIVE_2), staged=(STAGED_2,)), True, None, plan.Tidy((STAGED_2,)),
     ),
     "own claim, live: finish": (
         _work(claimed=True, verified=NEW), _claimed(_claim()), _seen(newest=LIVE_2, versions=(LIVE_1, LIVE_2)), False,
@@ -193,6 +202,19 @@ CASES: dict[str, tuple[Work, KeyState, Observed, bool, bool | None, object]] = {
         _work(claimed=True, verified=OTHER), _claimed(_claim(number=3, fingerprint=OTHER), highest=3, burnt=BURNT),
         _seen(newest=StoredVersion(3, "id-3", OTHER), versions=(LIVE_1, LIVE_2, StoredVersion(3, "id-3", OTHER))),
         False, None, plan.Finish(StoredVersion(3, "id-3", OTHER), (LIVE_2,)),
+    ),
+    "own claim, check failed, and the mark that said it is staged is gone: discard all the same": (
+        _work(claimed=True, rejected=NEW, rejected_why="a bit is wrong"), _claimed(_claim()),
+        _seen(versions=(LIVE_1, LIVE_2)), False, True,
+        plan.Discard("a bit is wrong", replace(LIVE_2, staged=True)),
+    ),
+    "own adoption, not certain what the manifest knows: look again": (
+        _work(Operation.ADOPT, claimed=True), _claimed(_claim(operation=Operation.ADOPT)), SEEN, False, None,
+        plan.Look(),
+    ),
+    "own adoption: apply": (
+        _work(Operation.ADOPT, claimed=True), _claimed(_claim(operation=Operation.ADOPT)), SEEN, True, None,
+        plan.Apply(),
     ),
     "own change: apply": (
         _work(Operation.DISABLE, number=1, claimed=True), _claimed(_claim(operation=Operation.DISABLE, number=1)), SEEN,

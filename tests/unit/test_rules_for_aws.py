@@ -255,7 +255,7 @@ def test_a_plan_has_no_old_keys_to_report() -> None:
     assert (report.overdue, report.oldest_active_days) == ((), 0)
 
 
-def _no_network(*_: Any) -> Any:
+def _no_network(*_: Any, **__: Any) -> Any:
     raise UnavailableError("no network")
 
 
@@ -274,6 +274,17 @@ def test_a_claim_that_stays_open_past_its_lease_is_stuck_until_a_run_ends_it() -
     assert (ended.status, ended.stuck) == (Status.ROTATED, False)
 
 
+def test_a_claim_that_the_head_beside_the_key_does_not_show_yet_is_told_as_stuck_too() -> None:
+    """A rotation stores no head when it claims, so the run after it begins with an older one."""
+    fleet = Fleet(a_key=MAKE)
+    fleet.rotate()
+    fleet.clock.move(days=90)
+    fleet.outcome(fleet.faulty("stage", _no_network))
+    fleet.clock.move(minutes=15)
+    outcome = fleet.outcome(fleet.faulty("prepare", _no_network))
+    assert (outcome.status, outcome.stuck) == (Status.FAILED, True)
+
+
 def test_a_failure_without_a_claim_is_not_stuck() -> None:
     fleet = Fleet(a_key=MAKE)
     fleet.rotate()
@@ -282,8 +293,8 @@ def test_a_failure_without_a_claim_is_not_stuck() -> None:
     assert (failed.status, failed.stuck) == (Status.FAILED, False)
 
 
-def _noted(observe: Callable[[str], Observed], key: str) -> Observed:
-    return msgspec.structs.replace(observe(key), notes=("something odd", "something else"))
+def _noted(observe: Callable[..., Observed], key: str, **asked: Any) -> Observed:
+    return msgspec.structs.replace(observe(key, **asked), notes=("something odd", "something else"))
 
 
 def test_what_a_store_notices_is_told_once_by_whoever_looks() -> None:

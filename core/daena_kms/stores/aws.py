@@ -8,6 +8,7 @@ chooses to (botocore: UpdateSecretVersionStage). Until then whoever may read a v
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from msgspec.structs import replace
@@ -92,7 +93,7 @@ class AwsStore:
         whole = seen if layout.ARCHIVES_TAG not in marks else None
         return InventoryRow(key, seen.ledger, newest, seen.anchor, whole)
 
-    def observe(self, key: str) -> Observed:
+    def observe(self, key: str, *, dated: bool = False) -> Observed:
         name = self._name(key)
         try:
             found = self._secrets.describe(name)
@@ -104,14 +105,12 @@ class AwsStore:
                 f"the secret {name} exists, has no value, and is not ours",
                 "delete it, or give it a value and `adopt` it",
             )
-        versions = seen.versions
-        if any(version.number == 0 for version in versions):
-            versions = self._dated(name, versions)
-        return replace(seen, versions=(*archive.archived(self._secrets, name, found), *versions))
+        versions = (*archive.archived(self._secrets, name, found), *seen.versions)
+        if dated:
+            versions = self._dated(archive.made(self._secrets, name, found), versions)
+        return replace(seen, versions=versions)
 
-    def _dated(self, name: str, versions: tuple[StoredVersion, ...]) -> tuple[StoredVersion, ...]:
-        """The versions with the time when AWS took them in; those without a number of ours oldest first."""
-        made = self._secrets.made(name)
+    def _dated(self, made: Mapping[str, datetime], versions: tuple[StoredVersion, ...]) -> tuple[StoredVersion, ...]:
         dated = [replace(v, created_at=made.get(v.version_id)) for v in versions]
         return tuple(sorted(dated, key=lambda v: (v.number, v.created_at.timestamp() if v.created_at else 0)))
 
@@ -132,8 +131,8 @@ class AwsStore:
     def _sealed(self, reply: Reply) -> bytes:
         """What KMS wrapped, behind the ARN of the key that did it."""
         arn = str(reply["KeyId"])
-        comparable = self._kms_key.startswith("arn:") and ":alias/" not in self._kms_key
-        check(not comparable or arn == self._kms_key, f"KMS used the key {arn}, {self._kms_key} was asked for")
+        same = arn == self._kms_key or arn.endswith(f":key/{self._kms_key}") or "alias/" in self._kms_key
+        check(same, f"KMS used the key {arn}, {self._kms_key} was asked for")
         return arn.encode() + b"\0" + bytes(reply["CiphertextBlob"])
 
     def stage(self, key: str, version: NewVersion, prepared: Prepared) -> StoredVersion:
@@ -152,7 +151,9 @@ class AwsStore:
             archive.make_room(self._secrets, name)
         identity = layout.version_id(version.rotation_id, version.number)
         labels = (layout.kept(version.number), layout.STAGED)
-        self._secrets.put(name, identity, {"SecretString": layout.seal(envelope)}, labels)
+        value = {"SecretString": layout.seal(envelope)}
+        new = version.number == 1
+        archive.with_room(self._secrets, name, lambda: self._secrets.put(name, identity, value, labels, new=new))
         return StoredVersion(version.number, identity, rotation_id=version.rotation_id, staged=True)
 
     def read(self, key: str, version: StoredVersion) -> KeyMaterial:
@@ -162,7 +163,7 @@ class AwsStore:
             return KeyMaterial(reply["SecretBinary"])
         envelope = layout.unseal(reply["SecretString"])
         if envelope is None:
-            return KeyMaterial(reply["SecretString"].encode())  # adopted: it lies there as somebody else wrote it
+            return KeyMaterial(layout.plain(reply["SecretString"]))  # adopted: it lies there as somebody else wrote it
         if (envelope.key, envelope.number) != (name, version.number or envelope.number):
             raise IntegrityError(
                 f"version {version.number} of {key} holds an envelope of {envelope.key}, version {envelope.number}",
@@ -231,27 +232,24 @@ class AwsStore:
             self._secrets.take_labels(name, staged.version_id, labels)
 
     def label(self, key: str, version: StoredVersion, new: NewVersion) -> StoredVersion:
-        name = self._name(key)
-        found = self._secrets.describe(name)
-        if found.get("RotationEnabled") and version.number == 0:
-            raise RefusedError(
-                f"native rotation is on for {name}: two rotators of one key would fight",
-                f"`aws secretsmanager cancel-rotate-secret --secret-id {name}`, then adopt it",
-            )
-        stages, label = found["VersionIdsToStages"], layout.kept(new.number)
+        name, label = self._name(key), layout.kept(new.number)
+        places = archive.everywhere(self._secrets, name)
+        place, stages = next(((p, held) for p, held in places if version.version_id in held), (name, {}))
         labels = stages.get(version.version_id, [])
         holder = next((i for i, held in stages.items() if label in held), version.version_id)
         if layout.read_number(version.version_id, labels) not in (0, new.number) or holder != version.version_id:
             raise RefusedError(f"version {version.version_id} of {key} cannot get the number {new.number}: it is taken")
         if label not in labels:
-            self._secrets.add_label(name, label, version.version_id)
+            archive.with_room(self._secrets, name, lambda: self._secrets.add_label(place, label, version.version_id))
         return replace(version, number=new.number)
 
     def disable(self, key: str, version: StoredVersion) -> None:
-        self._swap(key, version, layout.kept(version.number), layout.disabled(version.number))
+        before, after = layout.kept(version.number), layout.disabled(version.number)
+        archive.with_room(self._secrets, self._name(key), lambda: self._swap(key, version, before, after))
 
     def enable(self, key: str, version: StoredVersion) -> None:
-        self._swap(key, version, layout.disabled(version.number), layout.kept(version.number))
+        before, after = layout.disabled(version.number), layout.kept(version.number)
+        archive.with_room(self._secrets, self._name(key), lambda: self._swap(key, version, before, after))
 
     def destroy(self, key: str, version: StoredVersion) -> None:
         for name, labels in self._copies(key, version):
@@ -290,8 +288,10 @@ def _seen(secret: Mapping[str, Any], stages: layout.Stages) -> Observed:
     notes = []
     if any(layout.PENDING in labels for labels in stages.values()):
         notes.append("a version has the label AWSPENDING, which we do not use: native rotation was tried here")
+    rival = ""
     if secret.get("RotationEnabled"):
-        notes.append("native rotation is on: two rotators of one key will fight; turn one off")
+        rival = f"`aws secretsmanager cancel-rotate-secret --secret-id {secret['Name']}` turns native rotation off"
+        notes.append(f"native rotation is on: two rotators of one key will fight; {rival}")
     return Observed(
         exists=True,
         newest=held.newest,
@@ -300,6 +300,7 @@ def _seen(secret: Mapping[str, Any], stages: layout.Stages) -> Observed:
         ledger=marks.get(layout.LEDGER_TAG, ""),
         anchor=layout.read_anchor(marks),
         notes=tuple(notes),
+        rival=rival,
     )
 
 

@@ -151,6 +151,14 @@ def unseal(text: str) -> Envelope | None:
         raise IntegrityError("the stored value is no sound envelope", "restore it from a backup") from None
 
 
+def plain(text: str) -> bytes:
+    """A value that is none of ours, as the material that it is. Raises IntegrityError for what no text can be."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise IntegrityError("the stored value is no text", "restore it from a backup") from None
+
+
 def anchor_tags(ledger: str, anchor: Anchor) -> dict[str, str]:
     """An anchor as tags. All of them, always: what is not set is empty, so that an old value never stays behind."""
     return {

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from ..errors import ExistsError, IntegrityError, NotFoundError, UnavailableError
@@ -35,7 +36,7 @@ class Secrets:
     def describe(self, name: str) -> Reply:
         """Labels and tags. Raises NotFoundError, or UnavailableError for a secret that waits for its deletion."""
         found = self._client.call("describe_secret", name, SecretId=name)
-        check(found.get("Name") == name, f"asked about the secret {name}, told about {found.get('Name')}")
+        check(found["Name"] == name, f"asked about the secret {name}, told about {found['Name']}")
         if "DeletedDate" in found:
             # A removed key is not a missing one: nothing may be made in its place.
             raise UnavailableError(
@@ -49,20 +50,23 @@ class Secrets:
         stages: Stages = self.describe(name)["VersionIdsToStages"]
         return stages
 
-    def made(self, name: str) -> dict[str, Any]:
-        """Version id -> the time when AWS took it in."""
-        found: dict[str, Any] = {}
+    def made(self, name: str) -> dict[str, datetime]:
+        """Version id -> the time when AWS took it in; those without any label too, while AWS keeps them."""
+        found: dict[str, datetime] = {}
+        asked: dict[str, object] = {"SecretId": name, "MaxResults": _PAGE, "IncludeDeprecated": True}
         more: dict[str, str] = {}
         while True:  # botocore has no paginator for this one
-            page = self._client.call("list_secret_version_ids", name, SecretId=name, MaxResults=_PAGE, **more)
-            found.update({v["VersionId"]: v["CreatedDate"] for v in page.get("Versions", ())})
+            page = self._client.call("list_secret_version_ids", name, **asked, **more)
+            found.update({v["VersionId"]: v["CreatedDate"].astimezone(UTC) for v in page.get("Versions", ())})
             if "NextToken" not in page:
                 return found
             more = {"NextToken": page["NextToken"]}
 
-    def put(self, name: str, identity: str, value: Mapping[str, object], labels: tuple[str, ...]) -> None:
-        """Write a version, unless one of that id is there; make the secret if it is not there."""
+    def put(self, name: str, identity: str, value: Mapping[str, object], labels: tuple[str, ...], *, new: bool) -> None:
+        """Write a version, unless one of that id is there; make the secret if it is not there (`new`: it hardly is)."""
         parameters = {"SecretId": name, "ClientRequestToken": identity, "VersionStages": list(labels), **value}
+        if new:
+            self._make(name)
         try:
             self._put(name, identity, parameters)
         except NotFoundError:
@@ -73,7 +77,7 @@ class Secrets:
         # Another run's bytes under that id: whoever was first wins, and what lies there is read back.
         with contextlib.suppress(ExistsError):
             reply = self._client.call("put_secret_value", name, **parameters)
-            told = (reply.get("Name"), reply.get("VersionId"))
+            told = (reply["Name"], reply["VersionId"])
             check(told == (name, identity), f"wrote version {identity} of {name}, told {told}")
 
     def _make(self, name: str) -> None:
@@ -92,7 +96,7 @@ class Secrets:
         """A version's value; with `label`, only if it has that label (RejectedError otherwise)."""
         labelled = {"VersionStage": label} if label else {}
         reply = self._client.call("get_secret_value", name, SecretId=name, VersionId=identity, **labelled)
-        told = (reply.get("Name"), reply.get("VersionId"))
+        told = (reply["Name"], reply["VersionId"])
         check(told == (name, identity), f"asked for version {identity} of {name}, got {told}")
         return reply
 
@@ -147,7 +151,8 @@ def tags(secret: Mapping[str, Any]) -> dict[str, str]:
 
 def content(reply: Mapping[str, Any]) -> dict[str, Any]:
     """The value in a reply, in the one of two fields where it is."""
-    return {field: reply[field] for field in ("SecretString", "SecretBinary") if field in reply}
+    field = "SecretBinary" if "SecretBinary" in reply else "SecretString"
+    return {field: reply[field]}
 
 
 def check(holds: bool, otherwise: str) -> None:

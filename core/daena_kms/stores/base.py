@@ -57,8 +57,12 @@ class KeyStore(Protocol):
         """Every key of ours, the reserved one left out. May lag behind on some stores."""
         ...
 
-    def observe(self, key: str) -> Observed:
-        """What the store shows about one key now; `exists=False` if it has none of that name."""
+    def observe(self, key: str, *, dated: bool = False) -> Observed:
+        """What the store shows about one key now; `exists=False` if it has none of that name.
+
+        `dated`: with the time when it took each version in, where that is one more question; versions without a number
+        of ours come in that order then.
+        """
         ...
 
     def prepare(self, key: str, number: int, spec: KeySpec, material: KeyMaterial | None = None) -> Prepared:

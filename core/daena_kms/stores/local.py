@@ -181,7 +181,7 @@ class LocalStore:
         for name, ledger, active, anchor in rows:
             yield InventoryRow(name, ledger, active, _anchor(anchor))
 
-    def observe(self, key: str) -> Observed:
+    def observe(self, key: str, *, dated: bool = False) -> Observed:  # noqa: ARG002  # its versions always are
         with self._reading():
             rows = self._rows("SELECT ledger, active, anchor FROM keys WHERE name = ?", key)
             if not rows:

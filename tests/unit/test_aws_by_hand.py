@@ -1,0 +1,441 @@
+"""The AWS store and a person at the console: labels moved, values put, secrets adopted, secrets that cannot be used."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from daena_kms.errors import RefusedError, UnavailableError
+from daena_kms.fleet import Order
+from daena_kms.material import KeyMaterial
+from daena_kms.model import State, Status
+from daena_kms.policy import KeyPolicy
+from daena_kms.service import Service
+from daena_kms.stores import aws_layout as layout
+from daena_kms.stores.aws_layout import CURRENT, PENDING, PREVIOUS, STAGED
+from tests.support.aws_scene import NAME, THEN, Foreign, Parameters, Scene, few, vault
+from tests.support.worlds import KEY, START, Effects, Mortal, dying
+
+# --- a person at the console
+
+
+@pytest.mark.parametrize("moves", [[1], [2], [1, 3, 1], [1, 2], [2, 1], [1, 2, 1], [2, 3, 2, 1]], ids=str)
+def test_a_current_version_moved_by_hand_is_drift_and_adopting_it_loses_none(scene: Scene, moves: list[int]) -> None:
+    """The version that was staged last may lie there as if it were staged only, now that its label is all it has."""
+    materials = scene.versions(3)
+    for number in moves:
+        scene.make_current(number)
+    before = scene.labels()
+    scene.clock.move(days=90)
+    outcome = scene.rotate()
+    assert outcome.status is Status.FAILED
+    assert f"readers get version {moves[-1]}, which no claim names" in outcome.message
+    assert scene.labels() == before
+    assert scene.service().adopt(KEY).status is Status.DONE
+    assert scene.materials() == materials
+    assert scene.states()[moves[-1]] is State.ACTIVE
+    assert not any(record.lost for record in scene.history().versions.values())
+    scene.check()
+    assert (scene.force().status, scene.force().status) == (Status.ROTATED, Status.ROTATED)
+    assert scene.materials()[:3] == materials
+    scene.check()
+
+
+def test_a_current_version_moved_away_and_back_is_no_drift(scene: Scene) -> None:
+    scene.versions(3)
+    scene.make_current(1)
+    scene.make_current(3)
+    scene.check()
+    assert scene.force().status is Status.ROTATED
+    scene.check()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_value_put_by_hand_is_drift_and_is_adopted_under_the_next_numbers(scene: Scene, count: int) -> None:
+    materials = scene.versions(2)
+    put = [scene.by_hand("put_secret_value", SecretString=f"by hand {n}".ljust(32)) for n in range(count)]
+    scene.clock.move(days=90)
+    outcome = scene.rotate()
+    assert outcome.status is Status.FAILED
+    assert "which no claim names" in outcome.message
+    assert "adopt" in outcome.hint
+    assert any("no version of ours" in problem for problem in scene.problems())
+    assert scene.current() == put[-1]["VersionId"]
+    before = scene.history().versions
+    assert scene.service().adopt(KEY).status is Status.DONE
+    kept = [number for number, record in scene.history().versions.items() if not record.lost]
+    assert scene.materials()[:2] == materials
+    assert scene.materials()[-1].reveal() == f"by hand {count - 1}".ljust(32).encode()
+    assert {1, 2} <= set(before) <= set(kept)
+    assert scene.ids()[max(kept)] == put[-1]["VersionId"]
+    scene.check()
+    assert scene.force().number == max(kept) + 1
+    scene.check()
+
+
+def test_a_version_of_somebodys_that_got_our_number_is_drift_and_nothing_is_touched(scene: Scene) -> None:
+    """Label `v2` and AWSCURRENT moved to a version put by hand: its number alone would look right."""
+    materials = scene.versions(2)
+    ours = scene.ids()[2]
+    put = scene.by_hand("put_secret_value", SecretString="x" * 32, VersionStages=["mine"])["VersionId"]
+    scene.move("v2", put, ours)
+    scene.move(CURRENT, put, ours)
+    before = scene.stages()
+    scene.clock.move(days=90)
+    outcome = scene.rotate()
+    assert outcome.status is Status.FAILED
+    assert "readers get version 2, which no claim names" in outcome.message
+    assert f"readers get version 2 ({put}), the manifest says version 2 ({ours})" in scene.problems()
+    before_claim = scene.memory.sequences(KEY)
+    with pytest.raises(RefusedError, match=r"version 2 .* cannot be adopted") as refused:
+        scene.service().adopt(KEY)  # what was swapped is not taken in under a number that has its material
+    assert refused.value.hint
+    assert (scene.stages(), scene.memory.sequences(KEY)) == (before, before_claim)
+    scene.clock.move(minutes=61)
+    scene.move(CURRENT, ours, put)
+    scene.move("v2", ours, put)
+    scene.by_hand("update_secret_version_stage", VersionStage="mine", RemoveFromVersionId=put)
+    scene.by_hand("update_secret_version_stage", VersionStage=PREVIOUS, RemoveFromVersionId=put)
+    assert scene.materials() == materials
+    assert scene.rotate().status is Status.ROTATED
+    scene.check()
+
+
+def test_verify_sees_a_foreign_version_under_a_number_of_ours_also_where_ours_lies_there_too(scene: Scene) -> None:
+    scene.rotate()
+    put = scene.by_hand("put_secret_value", SecretString="f" * 32, VersionStages=["mine"])["VersionId"]
+    scene.force()
+    ours = scene.ids()[2]
+    scene.move(CURRENT, put, ours)
+    scene.move("v2", put, ours)
+    assert sorted(scene.problems()) == [
+        f"readers get version 2 ({put}), the manifest says version 2 ({ours})",
+        f"the store has version 2 ({put}), which is not the one that the manifest knows",
+    ]
+
+
+def staged_label_alone(scene: Scene) -> list[KeyMaterial]:
+    """Three versions, and AWSCURRENT moved by hand so often that the last one has `v3` and `daena-staged` only."""
+    materials = scene.versions(3)
+    scene.make_current(1)
+    scene.make_current(2)
+    assert scene.labels()[3] == {"v3", STAGED}
+    return materials
+
+
+def test_whatever_dies_after_labels_were_moved_by_hand_no_version_loses_its_last_label(scene: Scene) -> None:
+    """Version 3 looks as if it were staged: a run that takes over must not clear it away."""
+    materials = staged_label_alone(scene)
+    scene.service().adopt(KEY)
+    for names in deaths(scene, lambda service: service.rotate(Order((KEY,), force=True))):
+        scene.clock.move(days=91)
+        scene.rotate()
+        assert "v3" in scene.labels()[3], names
+        assert scene.materials()[:3] == materials, names
+        assert scene.problems() == [], names
+
+
+def test_whatever_dies_in_an_adoption_no_readable_version_is_recorded_as_lost(scene: Scene) -> None:
+    materials = staged_label_alone(scene)
+    for names in deaths(scene, lambda service: service.adopt(KEY)):
+        scene.clock.move(minutes=61)
+        if scene.problems():
+            assert scene.service().adopt(KEY).status is Status.DONE, names
+        assert scene.states() == {1: State.DECRYPT_ONLY, 2: State.ACTIVE, 3: State.DECRYPT_ONLY}, names
+        assert scene.materials() == materials, names
+
+
+def deaths(scene: Scene, act: Callable[[Service], object]) -> Iterator[list[str]]:
+    """Do it again and again, each time with a process that dies one boundary later; what it came to by then."""
+    restore, boundary = scene.save(), 0
+    while True:
+        boundary += 1
+        restore()
+        effects = Effects(boundary)
+        with dying():
+            act(scene.service(store=Mortal(scene.store, effects), ledger=Mortal(scene.ledger, effects)))
+        if len(effects.names) < boundary:
+            break
+        yield effects.names
+    assert boundary > 4
+
+
+def test_a_secret_with_labels_like_ours_is_adopted_under_those_numbers(scene: Scene) -> None:
+    there = Foreign(scene, SecretString="older").put("newer").aged(1, 2)
+    scene.move("v7", there.made[1])
+    assert scene.service().adopt(KEY).number == 7
+    assert scene.labels()[7] == {"v7", CURRENT}
+    assert {material.reveal() for material in scene.materials()} == {b"older", b"newer"}
+    scene.check()
+    assert scene.force().number == 9
+    scene.check()
+
+
+# --- adopting
+
+
+def test_adopting_a_secret_leaves_its_value_and_gives_it_a_number_and_its_age(scene: Scene) -> None:
+    there = Foreign(scene, SecretString="hunter2").aged(30)
+    outcome = scene.service().adopt(KEY, reason="was here before")
+    assert (outcome.status, outcome.number) == (Status.DONE, 1)
+    (record,) = scene.history().versions.values()
+    assert (record.version_id, record.state, record.spec) == (there.made[0], State.ACTIVE, "bytes-7")
+    assert record.made_at == record.active_since == THEN + timedelta(days=30)
+    assert scene.by_hand("get_secret_value")["SecretString"] == "hunter2"
+    assert scene.labels() == {1: {"v1", CURRENT}}
+    assert scene.materials() == [KeyMaterial(b"hunter2")]
+    scene.check()
+
+
+def test_an_adopted_secret_is_due_by_its_own_age_and_its_old_value_stays(scene: Scene) -> None:
+    Foreign(scene, SecretString="hunter2").aged(30)  # half a year before the clock
+    scene.service().adopt(KEY)
+    outcome = scene.rotate()
+    assert (outcome.status, outcome.number) == (Status.ROTATED, 2)
+    assert scene.materials()[0].reveal() == b"hunter2"
+    assert layout.unseal(scene.by_hand("get_secret_value")["SecretString"]) is not None
+    assert scene.by_hand("get_secret_value", VersionStage="v1")["SecretString"] == "hunter2"
+    scene.check()
+
+
+def test_a_binary_secret_is_adopted_as_it_is(scene: Scene) -> None:
+    Foreign(scene, SecretBinary=bytes(range(32)))
+    assert scene.service().adopt(KEY).status is Status.DONE
+    assert scene.materials() == [KeyMaterial(bytes(range(32)))]
+    assert scene.history().versions[1].spec == "AES-256"
+    scene.check()
+    assert scene.force().status is Status.ROTATED
+    scene.check()
+
+
+def test_the_versions_of_an_adopted_secret_are_numbered_by_their_age(scene: Scene) -> None:
+    """The list of versions is in no order; what readers get need not be the youngest."""
+    there = Foreign(scene, SecretString="middle").put("oldest").put("youngest", "kept-for-audit").aged(2, 1, 3)
+    scene.move("kept-too", there.made[0])
+    scene.move(CURRENT, there.made[0], there.made[1])
+    assert scene.service().adopt(KEY).status is Status.DONE
+    assert [material.reveal() for material in scene.materials()] == [b"oldest", b"middle", b"youngest"]
+    assert scene.states() == {1: State.DECRYPT_ONLY, 2: State.ACTIVE, 3: State.DECRYPT_ONLY}
+    made_at = {number: record.made_at for number, record in scene.history().versions.items()}
+    assert made_at == {number: THEN + timedelta(days=number) for number in (1, 2, 3)}
+    assert scene.labels() == {
+        1: {"v1", PREVIOUS}, 2: {"v2", CURRENT, "kept-too"}, 3: {"v3", "kept-for-audit"},
+    }  # fmt: skip
+    scene.check()
+    assert scene.force().number == 4
+    scene.check()
+
+
+def test_a_person_knows_better_since_when_it_is_in_use(scene: Scene) -> None:
+    Foreign(scene, SecretString="hunter2").aged(30)
+    scene.service().adopt(KEY, created=START - timedelta(days=10))
+    assert scene.history().versions[1].active_since == START - timedelta(days=10)
+    assert scene.rotate().status is Status.NOT_DUE
+
+
+def test_an_adoption_that_dies_anywhere_can_be_asked_again_and_forgets_no_age(scene: Scene) -> None:
+    Foreign(scene, SecretString="older").put("newer").aged(1, 2)
+    for names in deaths(scene, lambda service: service.adopt(KEY)):
+        scene.clock.move(minutes=61)
+        if State.ACTIVE not in scene.states().values():
+            assert scene.service().adopt(KEY).status is Status.DONE, names
+        assert [material.reveal() for material in scene.materials()] == [b"older", b"newer"], names
+        assert scene.states() == {1: State.DECRYPT_ONLY, 2: State.ACTIVE}
+        assert made_at(scene) == {1: THEN + timedelta(days=1), 2: THEN + timedelta(days=2)}, names
+        scene.rotate()
+        assert scene.problems() == []
+
+
+def made_at(scene: Scene) -> dict[int, datetime]:
+    return {number: record.made_at for number, record in scene.history().versions.items()}
+
+
+def forget_manifest(scene: Scene) -> None:
+    """Somebody emptied the bucket."""
+    for place in [place for place in scene.memory.objects if place[0] == KEY]:
+        del scene.memory.objects[place]
+
+
+def test_adopting_after_the_manifest_was_lost_forgets_no_age(scene: Scene) -> None:
+    scene.versions(2)
+    for number, identity in scene.ids().items():
+        vault()[NAME].versions[identity]["createdate"] = (THEN + timedelta(days=number)).timestamp()
+    forget_manifest(scene)
+    assert scene.service().adopt(KEY).status is Status.DONE
+    assert made_at(scene) == {1: THEN + timedelta(days=1), 2: THEN + timedelta(days=2)}
+
+
+def test_adopting_after_the_manifest_was_lost_finds_what_lies_in_archives(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few(monkeypatch)
+    materials = scene.versions(6)
+    before = scene.stages(f"{NAME}--archive-1")
+    forget_manifest(scene)
+    assert scene.service().adopt(KEY).status is Status.DONE
+    assert scene.stages(f"{NAME}--archive-1") == before
+    assert scene.materials() == materials
+    scene.check()
+
+
+def test_a_secret_with_labels_of_its_own_is_rotated_on_and_keeps_them(scene: Scene) -> None:
+    """They leave less room: archives begin sooner, and a version that readers find by such a label is not moved."""
+    there = Foreign(scene, SecretString="x" * 32)
+    for label in ("blue", "green"):
+        scene.move(label, there.made[0])
+    scene.service().adopt(KEY)
+    for _ in range(18):
+        outcome = scene.force()
+        assert outcome.status is Status.ROTATED, outcome.message
+    assert {"blue", "green", "v1"} <= set(scene.stages()[there.made[0]])
+    scene.service().disable(KEY, 5)  # there is always room for the label that is put in another's place
+    scene.check()
+
+
+def _too_long(scene: Scene) -> None:
+    Foreign(scene, SecretString="x" * 5000)
+
+
+def _disabled(scene: Scene) -> None:
+    there = Foreign(scene, SecretString="older").put("newer")
+    scene.move("disabled-9", there.made[0])
+    scene.by_hand("update_secret_version_stage", VersionStage=PREVIOUS, RemoveFromVersionId=there.made[0])
+
+
+def _rotated_by_another(scene: Scene) -> None:
+    Foreign(scene, SecretString="older").put("newer")
+    scene.secrets.between = rotating
+
+
+UNADOPTABLE = {
+    "longer than any key": (_too_long, "5000 bytes is outside 1 to 1024", "take it away"),
+    "a disabled version of which nothing is known": (_disabled, "nothing says what it holds", "enable it in the store"),
+    "native rotation": (_rotated_by_another, "somebody else rotates", "cancel-rotate-secret"),
+}
+
+
+@pytest.mark.parametrize("name", UNADOPTABLE)
+def test_what_cannot_be_adopted_is_refused_before_anything_is_written(scene: Scene, name: str) -> None:
+    prepare, message, hint = UNADOPTABLE[name]
+    prepare(scene)
+    before, tags = scene.stages(), scene.tags()
+    with pytest.raises(RefusedError, match=message) as refused:
+        scene.service().adopt(KEY)
+    assert hint in refused.value.hint
+    assert (scene.stages(), scene.tags()) == (before, tags)
+    assert scene.memory.sequences(KEY) == []
+
+
+def rotating(operation: str, _parameters: Parameters, send: Callable[[], Any]) -> Any:
+    """Native rotation is switched on, for every secret."""
+    reply, on = send(), {"RotationEnabled": True}
+    if operation == "describe_secret":
+        return {**reply, **on}
+    if operation == "list_secrets":
+        return [{**page, "SecretList": [{**entry, **on} for entry in page["SecretList"]]} for page in reply]
+    return reply
+
+
+def test_native_rotation_of_a_key_of_ours_is_told_on_every_run_and_by_verify(scene: Scene) -> None:
+    scene.versions(2)
+    scene.secrets.between = rotating
+    assert any("native rotation is on" in note for note in scene.force().notes)
+    assert any("native rotation is on" in problem for problem in scene.problems())
+
+
+def test_a_stray_pending_label_is_a_note_and_no_version(scene: Scene) -> None:
+    """What an interrupted native rotation leaves: a version that has this label only, and perhaps no value."""
+    there = Foreign(scene, SecretString="hunter2").put("half done", PENDING)
+    outcome = scene.service().adopt(KEY)
+    assert outcome.status is Status.DONE
+    assert any(PENDING in note for note in outcome.notes)
+    assert list(scene.history().versions) == [1]
+    (audit,) = scene.service().verify([KEY])
+    assert audit.problems == ()
+    assert any(PENDING in warning for warning in audit.warnings)
+    assert scene.force().status is Status.ROTATED
+    assert scene.stages()[there.made[1]] == [PENDING]
+
+
+# --- tags written by hand
+
+
+@pytest.mark.parametrize("value", ["9999-12-31T00:00:00+00:00", "0001-01-01T00:00:00+00:00", "soon"])
+def test_a_time_that_no_run_of_ours_wrote_fails_that_key_and_stops_no_other(scene: Scene, value: str) -> None:
+    scene.rotate()
+    scene.by_hand("tag_resource", Tags=[{"Key": "daena-kms:active-since", "Value": value}])
+    outcome = scene.rotate()
+    assert outcome.status is Status.FAILED
+    assert "was not written by us" in outcome.message
+
+
+@pytest.mark.parametrize("value", ["\u00b2", "0", "7", "one"])
+def test_an_archives_tag_that_names_no_archive_hides_none(scene: Scene, value: str) -> None:
+    scene.rotate()
+    scene.by_hand("tag_resource", Tags=[{"Key": layout.ARCHIVES_TAG, "Value": value}])
+    scene.clock.move(days=91)
+    assert scene.rotate().status is Status.ROTATED
+    scene.check()
+
+
+# --- secrets that cannot be used
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_secret_that_is_not_ours_is_not_touched_and_adopt_is_named(scene: Scene, create: bool) -> None:
+    scene.policy = KeyPolicy(create=create)
+    Foreign(scene, SecretString="hunter2")
+    before = scene.by_hand("describe_secret")
+    outcome = scene.rotate()
+    assert outcome.status is Status.FAILED
+    assert "there is no manifest of it" in outcome.message
+    assert f"adopt {KEY}" in outcome.hint
+    after = scene.by_hand("describe_secret")
+    assert (after["VersionIdsToStages"], after.get("Tags")) == (before["VersionIdsToStages"], before.get("Tags"))
+    assert scene.memory.sequences(KEY) == []
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_an_empty_secret_that_is_not_ours_is_not_touched(scene: Scene, create: bool) -> None:
+    scene.policy = KeyPolicy(create=create)
+    scene.console.call("create_secret", "by hand", Name=NAME)
+    outcome = scene.rotate()
+    assert outcome.status is Status.FAILED
+    assert "has no value, and is not ours" in outcome.message
+    assert "adopt" in outcome.hint
+    for act in (scene.service().adopt, scene.service().create):
+        with pytest.raises(RefusedError, match="is not ours"):
+            act(KEY)
+    assert scene.stages() == {}
+    assert scene.memory.sequences(KEY) == []
+
+
+def test_a_key_whose_secret_waits_for_deletion_is_not_made_anew(scene: Scene) -> None:
+    materials = scene.versions(2)
+    scene.by_hand("delete_secret", RecoveryWindowInDays=7)
+    scene.clock.move(days=90)
+    outcome = scene.rotate()
+    assert outcome.status is Status.FAILED
+    assert "is scheduled for deletion" in outcome.message
+    assert f"restore-secret --secret-id {NAME}" in outcome.hint
+    assert any("is scheduled for deletion" in problem for problem in scene.problems())
+    with pytest.raises(UnavailableError):
+        scene.service().create(KEY, anew=True)
+    scene.by_hand("restore_secret")
+    assert scene.rotate().status is Status.ROTATED
+    assert scene.materials()[:2] == materials
+    scene.check()
+
+
+def test_a_key_whose_secret_is_gone_is_never_made_anew_by_a_tick(scene: Scene) -> None:
+    scene.versions(2)
+    scene.by_hand("delete_secret", ForceDeleteWithoutRecovery=True)
+    scene.clock.move(days=90)
+    outcome = scene.rotate()
+    assert outcome.status is Status.FAILED
+    assert "the store has no such key" in outcome.message
+    assert NAME not in vault()
+    assert scene.service().create(KEY, anew=True).status is Status.CREATED
+    assert scene.current() == scene.ids()[3]
+    scene.check()
