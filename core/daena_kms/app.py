@@ -165,8 +165,12 @@ def _open_local(settings: Settings, ledger: str, *, create: bool) -> tuple[KeySt
 
 
 def _open_aws(settings: Settings, ledger: str, clouds: Clouds) -> KeyStore:
-    from .stores import aws  # noqa: PLC0415
+    from .stores import aws, aws_layout  # noqa: PLC0415
 
+    if problem := aws_layout.tag_problem(ledger):
+        raise ConfigurationError(
+            f"DAENA_MANIFEST_URL {ledger} cannot be stored beside a key: {problem}", "choose another address"
+        )
     kms_key = settings.aws_kms_key_id
     if not kms_key:
         raise ConfigurationError("AWS_KMS_KEY_ID is not set", "name the symmetric KMS key that wraps the material")

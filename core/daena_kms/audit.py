@@ -94,7 +94,7 @@ def verify_key(store: KeyStore, ledger: Ledger, keyring: Keyring, key: str, now:
         problems += _check_store(store, key, chain, seen, keyring.fingerprints)
         warnings += _warnings(chain, seen, now)
     except KmsError as problem:
-        problems.append(problem.message)
+        problems.append(problem.line)
     return KeyAudit(key, audit.entries, tuple(problems), tuple(warnings), audit.head)
 
 

@@ -46,7 +46,7 @@ class StrictRequest(IAMRequest):
             return
         for need in self._needs(resource):
             if not permitted(self, need):
-                self._raise_access_denied()
+                self._raise_access_denied(need.action)
 
     def _needs(self, resource: str) -> Iterator[Need]:
         if self._service == "secretsmanager":
@@ -58,12 +58,11 @@ class StrictRequest(IAMRequest):
             return iter([Need(self._action, resource, {}, trust, guard_first=True)])
         return iter([Need(self._action, resource, {})])
 
-    def _raise_access_denied(self) -> None:
+    def _raise_access_denied(self, action: str = "") -> None:
         if self._service not in JSON_SERVICES:
             super()._raise_access_denied()
-        raise AwsError(
-            "AccessDeniedException", f"User: {self._access_key.arn} is not authorized to perform: {self._action}"
-        )
+        missing = action or self._action
+        raise AwsError("AccessDeniedException", f"User: {self._access_key.arn} is not authorized to perform: {missing}")
 
     def _raise_signature_does_not_match(self) -> None:
         if self._service not in JSON_SERVICES:

@@ -208,6 +208,17 @@ def test_an_entry_that_was_deleted_is_named_also_once_it_is_back(ledger: S3Ledge
     assert ledger.rewritten(KEY) == [2]
 
 
+def test_an_entry_that_was_deleted_and_then_purged_is_named_while_its_marker_lies_there(
+    ledger: S3Ledger, s3: Client
+) -> None:
+    ledger.append(KEY, 1, b"entry")
+    ledger.append(KEY, 2, b"entry")
+    (page,) = s3.pages("list_object_versions", "it", Bucket=BUCKET, Prefix=f"manifests/{KEY}/00000002.json")
+    _by_hand(s3, "delete_object", KEY, 2)
+    _by_hand(s3, "delete_object", KEY, 2, VersionId=page["Versions"][0]["VersionId"])
+    assert ledger.rewritten(KEY) == [2]
+
+
 def _world() -> World:
     account = aws_world.emptied()
     return World(Backend(account.store(), account.ledger()), Clock())

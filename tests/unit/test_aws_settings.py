@@ -130,6 +130,18 @@ UNUSABLE: dict[str, tuple[Environment, int, int, str, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("folder", ["team~manifests", "m" * 260])
+def test_a_manifest_address_that_no_tag_can_hold_is_refused_before_anything_is_made(
+    office: Office, folder: str
+) -> None:
+    before = office.empty()
+    result = office.run("rotate", DAENA_MANIFEST_URL=f"s3://{BUCKET}/{folder}")
+    assert result.status == 2
+    assert "DAENA_MANIFEST_URL" in result.err
+    assert "tag" in result.err or "longer" in result.err
+    assert office.everything() == before
+
+
 def _told(result: Result) -> tuple[str, str]:
     """What went wrong and the hint, wherever the command wrote it."""
     lines = [*result.err.splitlines(), *result.out.splitlines()]

@@ -19,6 +19,7 @@ from daena_kms.model import State, Status, StoredVersion
 from daena_kms.plan import rotation_id
 from daena_kms.stores import aws_layout as layout
 from daena_kms.stores.aws import AwsStore
+from daena_kms.stores.aws_calls import Reply
 from daena_kms.stores.aws_layout import CURRENT, NO_VERSION, PREVIOUS, STAGED
 from tests.support import liars
 from tests.support.aws_scene import (
@@ -225,6 +226,40 @@ def test_a_reply_about_something_else_is_not_believed(scene: Scene, name: str) -
     with pytest.raises(IntegrityError) as refused:
         act(scene)
     assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "operation", ["list_secrets", "generate_data_key", "put_secret_value", "get_secret_value", "decrypt"]
+)
+def test_a_reply_that_lacks_everything_says_nothing_about_the_version_and_is_no_failed_check(
+    scene: Scene, operation: str
+) -> None:
+    scene.rotate()
+    scene.clock.move(days=90)
+
+    def empty(_parameters: Parameters, send: Callable[[], Any]) -> Any:
+        send()
+        return [Reply("it", {})] if operation == "list_secrets" else Reply("it", {})
+
+    scene.secrets.between = scene.kms.between = once(operation, empty)
+    if operation == "list_secrets":
+        with pytest.raises(UnavailableError):
+            scene.rotate()
+    else:
+        outcome = scene.rotate()
+        assert (outcome.status, scene.history().entries[-1].state.failures) == (Status.FAILED, 0)
+        assert "lacks" in outcome.message
+    scene.clock.move(minutes=61)
+    assert scene.rotate().status is Status.ROTATED
+    scene.check()
+
+
+@pytest.mark.parametrize("text", ['{"format":"daena-kms/1","key":"\ud800"}', "\ud800"])
+def test_a_value_that_is_no_text_is_told_as_that(scene: Scene, text: str) -> None:
+    scene.rotate()
+    scene.secrets.between = once("get_secret_value", lambda _parameters, send: {**send(), "SecretString": text})
+    with pytest.raises(IntegrityError):
+        scene.materials()
 
 
 @pytest.mark.parametrize("named", ["arn", "id"])

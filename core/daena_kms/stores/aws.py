@@ -18,8 +18,8 @@ from ..material import KeyMaterial
 from ..model import Anchor, InventoryRow, KeySpec, Observed, StoredVersion
 from . import aws_archive as archive
 from . import aws_layout as layout
-from .aws_calls import Client, RejectedError
-from .aws_secrets import Reply, Secrets, check, tags
+from .aws_calls import Client, RejectedError, Reply
+from .aws_secrets import Secrets, check, tags
 from .base import NewVersion, Permissions, Prepared
 
 _FIND = ("secretsmanager:DescribeSecret",)

@@ -3,10 +3,11 @@
 botocore is used without boto3's layer on top: it is the same client, and a function starts sooner.
 """
 
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import botocore.session
 from botocore import handlers
@@ -14,7 +15,9 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,  # noqa: A004  # botocore's name for it
     HTTPClientError,
+    InvalidRegionError,
     NoCredentialsError,
     NoRegionError,
     PartialCredentialsError,
@@ -35,6 +38,7 @@ from ..errors import (
 )
 
 ATTEMPTS = 3
+FAILURES = 300  # HTTP statuses from here on
 # One call, with all its attempts and the pauses between them, stays inside the setting.
 _SHARE_OF_CONNECTING, _SHARE_OF_READING = 0.06, 0.22
 # These write requests and replies into the log at DEBUG, and a reply of KMS holds material.
@@ -44,6 +48,7 @@ _PERMISSIONS = "check the IAM permissions of these credentials, the key policy, 
 _CREDENTIALS = "check the credentials: `aws sts get-caller-identity` must work with the same environment"
 _SYMMETRIC = "AWS_KMS_KEY_ID must name a symmetric key for encryption (SYMMETRIC_DEFAULT, ENCRYPT_DECRYPT)"
 _LATER = "nothing is lost: the next run tries again"
+_NETWORK = "check AWS_REGION, the network and any proxy; nothing is lost, the next run tries again"
 _SLOWER = "lower DAENA_CONCURRENCY, or ask AWS for a higher quota; the next run goes on"
 _REGION = "AWS_REGION must be the region of the KMS key, the secrets and the bucket"
 
@@ -66,6 +71,9 @@ _TRANSLATIONS: dict[tuple[str, ...], tuple[_Kind, str]] = {
         "InvalidAccessKeyId",
         "InvalidClientTokenId",
         "InvalidSignatureException",
+        "InvalidToken",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
         "RequestTimeTooSkewed",
         "SignatureDoesNotMatch",
         "UnrecognizedClientException",
@@ -130,9 +138,11 @@ def translate(problem: ClientError | BotoCoreError, about: str) -> KmsError:
         return ConfigurationError("AWS_PROFILE names no profile of this machine", "see `aws configure list-profiles`")
     if isinstance(problem, NoRegionError):
         return ConfigurationError("no AWS region is set", "set AWS_REGION")
+    if isinstance(problem, InvalidRegionError):
+        return ConfigurationError("AWS_REGION is the name of no region", _REGION)
     kind = type(problem).__name__
-    if isinstance(problem, HTTPClientError):
-        return UnavailableError(f"{about}: AWS could not be reached ({kind})", _LATER)
+    if isinstance(problem, (HTTPClientError, ConnectionError)):
+        return UnavailableError(f"{about}: AWS could not be reached ({kind})", _NETWORK)
     return UnavailableError(f"{about}: the AWS SDK gave up ({kind})", _LATER)
 
 
@@ -147,6 +157,39 @@ def _refusal(code: str, message: str) -> KmsError:
     return UnavailableError(message, _LATER)
 
 
+class Reply(dict[str, Any]):
+    """What AWS answered to one call. Whoever asks for a field that is not there gets UnavailableError."""
+
+    def __init__(self, about: str, fields: Mapping[str, Any]) -> None:
+        super().__init__(fields)
+        self._about = about
+
+    def __missing__(self, field: str) -> NoReturn:
+        raise UnavailableError(f"{self._about}: the reply lacks {field}", _NETWORK)
+
+
+class BrokenReplyError(Exception):
+    """A reply that is not whole, or none of AWS's."""
+
+
+def _check_body(response_dict: Mapping[str, Any], operation_model: Any, **_: object) -> None:
+    """botocore reads a JSON reply that breaks off as one without fields: a version without labels, say."""
+    body = response_dict["body"]
+    if not isinstance(body, bytes):
+        return  # a stream: who reads it sees where it ends
+    promised = response_dict["headers"].get("content-length", "")
+    if promised.isdecimal() and len(body) < int(promised):
+        raise BrokenReplyError
+    says = operation_model.output_shape is not None and response_dict["status_code"] < FAILURES
+    if says and operation_model.service_model.protocol == "json":
+        try:
+            whole = isinstance(json.loads(body), dict)
+        except ValueError:
+            whole = False
+        if not whole:
+            raise BrokenReplyError
+
+
 class Client:
     """One AWS service. `call` returns the reply or raises the children of KmsError."""
 
@@ -158,20 +201,25 @@ class Client:
         """The region that the client speaks to."""
         return str(self._client.meta.region_name)
 
-    def call(self, operation: str, subject: str, **parameters: object) -> dict[str, Any]:
+    def call(self, operation: str, subject: str, **parameters: object) -> Reply:
         """Call an operation in botocore's spelling (`put_secret_value`) on `subject`, which is for people."""
-        try:
-            reply: dict[str, Any] = getattr(self._client, operation)(**parameters)
-        except (ClientError, BotoCoreError) as problem:
-            raise translate(problem, f"{operation.replace('_', '-')} of {subject}") from None
-        return reply
+        about = f"{operation.replace('_', '-')} of {subject}"
+        return Reply(about, _asked(lambda: getattr(self._client, operation)(**parameters), about))
 
-    def pages(self, operation: str, subject: str, **parameters: object) -> list[dict[str, Any]]:
+    def pages(self, operation: str, subject: str, **parameters: object) -> list[Reply]:
         """Every page of a listing."""
-        try:
-            return list(self._client.get_paginator(operation).paginate(**parameters))
-        except (ClientError, BotoCoreError) as problem:
-            raise translate(problem, f"{operation.replace('_', '-')} of {subject}") from None
+        about = f"{operation.replace('_', '-')} of {subject}"
+        pages = _asked(lambda: list(self._client.get_paginator(operation).paginate(**parameters)), about)
+        return [Reply(about, page) for page in pages]
+
+
+def _asked(ask: Callable[[], Any], about: str) -> Any:
+    try:
+        return ask()
+    except (ClientError, BotoCoreError) as problem:
+        raise translate(problem, about) from None
+    except Exception as problem:  # noqa: BLE001  # botocore on a reply that is none of AWS's; its text may quote it
+        raise UnavailableError(f"{about}: the reply could not be read ({type(problem).__name__})", _NETWORK) from None
 
 
 class Aws:
@@ -203,6 +251,7 @@ class Aws:
                 raise translate(problem, f"use of {service}") from None
             except ValueError:  # botocore on a malformed endpoint or region; its text may hold credentials of a URL
                 raise ConfigurationError(f"no client of {service} can be made", _REGION) from None
+            made.meta.events.register("before-parse", _check_body)
             if service == "s3":
                 # botocore asks before it sends any body; ours are small, and each question is one more round trip.
                 made.meta.events.unregister("before-call.s3", handlers.add_expect_header)

@@ -40,6 +40,9 @@ _ATTENTION_TAG, _PAUSED_TAG = TAG + "attention-at", TAG + "paused"
 _VERSION_ID = re.compile(r"([0-9a-f-]{36})-v([1-9]\d{0,9})")
 _NUMBER_LABEL = re.compile(r"(?:v|disabled-)([1-9]\d{0,9})")
 
+_TAG_LENGTH = 256
+_TAG_VALUE = re.compile(r"[\w\s+\-=.:/@]*")
+
 Stages = Mapping[str, Iterable[str]]
 
 
@@ -136,6 +139,13 @@ def context(secret: str, number: int) -> dict[str, str]:
     return {TAG + "key": secret, TAG + "number": str(number)}
 
 
+def tag_problem(value: str) -> str:
+    """Why a text cannot be a tag's value; empty if it can (AWS: "Tag naming limits and requirements")."""
+    if len(value) > _TAG_LENGTH:
+        return f"longer than {_TAG_LENGTH} characters"
+    return "" if _TAG_VALUE.fullmatch(value) else "only letters, digits, spaces and + - = . _ : / @ can be in a tag"
+
+
 def seal(envelope: Envelope) -> str:
     """An envelope as it is stored: JSON, the same text for the same envelope."""
     return msgspec.json.encode(envelope).decode()
@@ -147,7 +157,7 @@ def unseal(text: str) -> Envelope | None:
         return None
     try:
         return msgspec.json.decode(text, type=Envelope)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeError):
         raise IntegrityError("the stored value is no sound envelope", "restore it from a backup") from None
 
 

@@ -6,6 +6,7 @@ too (AWS: "Amazon S3 data consistency model").
 """
 
 import re
+from collections import Counter
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -112,13 +113,13 @@ class S3Ledger:
     def rewritten(self, key: str) -> list[int]:
         prefix = f"{self._path}/{key}/"
         pages = self._s3.pages("list_object_versions", self.address, Bucket=self._bucket, Prefix=prefix)
-        every = [
-            entry["Key"].removeprefix(prefix)
-            for page in pages
-            for kind in ("Versions", "DeleteMarkers")
-            for entry in page.get(kind, ())
-        ]
-        return sorted({int(m[1]) for name in every if every.count(name) > 1 and (m := _OBJECT.fullmatch(name))})
+        counted: Counter[str] = Counter()
+        for page in pages:
+            counted.update(entry["Key"] for entry in page.get("Versions", ()))
+            # A marker alone is an entry that was deleted, and whose content was deleted for good after that.
+            counted.update(2 * [entry["Key"] for entry in page.get("DeleteMarkers", ())])
+        names = (name.removeprefix(prefix) for name, count in counted.items() if count > 1)
+        return sorted(int(m[1]) for name in names if (m := _OBJECT.fullmatch(name)))
 
     def where(self, key: str, sequence: int) -> str:
         return f"{self.address}/{key}/{object_name(sequence)}"

@@ -7,14 +7,13 @@ from typing import Any
 
 from ..errors import ExistsError, IntegrityError, NotFoundError, UnavailableError
 from . import aws_layout as layout
-from .aws_calls import Client
+from .aws_calls import Client, Reply
 
 # Reads lag behind writes by seconds at most; listings by minutes (botocore: ListSecrets, "eventually consistent").
 PATIENCE_SECONDS = (0.2, 0.8, 2.0)
 _PAGE = 100
 _DESCRIPTION = "An encryption key, rotated by daena-kms; wrapped by KMS. See docs/aws-applications.md of daena-kms."
 
-Reply = dict[str, Any]
 Stages = dict[str, list[str]]
 
 
@@ -43,7 +42,8 @@ class Secrets:
                 f"the secret {name} is scheduled for deletion",
                 f"`aws secretsmanager restore-secret --secret-id {name}` takes that back",
             )
-        return {"VersionIdsToStages": {}, **found}
+        found.setdefault("VersionIdsToStages", {})
+        return found
 
     def stages(self, name: str) -> Stages:
         """Version id -> labels, of every version that has one."""
