@@ -150,11 +150,6 @@ class Past:
         self._heads += self._journal.chain(self._key, after=self._heads[-1] if self._heads else EMPTY)
         return History(head.entry for head in self._heads if head.entry)
 
-    def wrote(self, before: Head, head: Head) -> None:
-        """Take in an entry that this run has written: it need not be read back."""
-        if self._heads and self._heads[-1] == before:
-            self._heads.append(head)
-
 
 def bad_entry(key: str, sequence: int, problem: IntegrityError) -> IntegrityError:
     """The error that names the first bad entry and why it is bad."""

@@ -485,8 +485,7 @@ class Run:
         return self.head.state.active.number if self.head.state.active else 0
 
     def _append(self, draft: Draft) -> None:
-        before, self.head = self.head, self.journal.append(self.key, self.head, draft)
-        self.past.wrote(before, self.head)
+        self.head = self.journal.append(self.key, self.head, draft)
         self._from_inventory = False
 
     def _with_head(self, view: View) -> View:

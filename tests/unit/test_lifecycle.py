@@ -1,5 +1,6 @@
 """What may happen to old versions: retire, disable, enable, destroy, roll back, mark."""
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -65,6 +66,21 @@ def test_no_version_is_retired_inside_its_grace_and_a_later_tick_does_it(backend
     assert _states(world) == {1: X, 2: A}
     assert [e.event for e in world.history().entries[-2:]] == ["change-started", "retired"]
     world.check()
+
+
+def test_a_run_reads_each_older_entry_once_however_much_it_has_to_do(tmp_path: Path) -> None:
+    """A rotation with a retirement needs the whole manifest in several places: for a long one, each walk is dear."""
+    world = _world(tmp_path, "memory-fenced", keep_versions=1, grace_days=0, rotations=6)
+    reads: Counter[int] = Counter()
+
+    def counted(read: Callable[..., bytes | None], key: str, sequence: int) -> bytes | None:
+        reads[sequence] += 1
+        return read(key, sequence)
+
+    before = len(world.history().entries)
+    outcome = world.rotate(ledger=liars.Faulty(world.ledger, "read", counted))
+    assert (outcome.status, outcome.notes) == (Status.ROTATED, ("retired; disabled: 5",))
+    assert {sequence: reads[sequence] for sequence in range(1, before)} == dict.fromkeys(range(1, before), 1)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
