@@ -136,8 +136,14 @@ def test_a_rejection_says_its_code_and_is_a_refusal() -> None:
     assert problem.code == "LimitExceededException"
 
 
-def test_a_secret_that_waits_for_its_deletion_is_unavailable_and_can_be_restored() -> None:
-    said = "You can't perform this operation on the secret because it was marked for deletion."
+@pytest.mark.parametrize(
+    "said",
+    [
+        "You can't perform this operation on the secret because it was marked for deletion.",
+        "You can't create this secret because a secret with this name is already scheduled for deletion.",
+    ],
+)
+def test_a_secret_that_waits_for_its_deletion_is_unavailable_and_can_be_restored(said: str) -> None:
     problem = aws_calls.translate(_refusal("InvalidRequestException", said), "put")
     assert type(problem) is UnavailableError
     assert "restore-secret" in problem.hint

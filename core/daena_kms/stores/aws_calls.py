@@ -118,7 +118,7 @@ _TRANSLATIONS: dict[tuple[str, ...], tuple[_Kind, str]] = {
 }
 _BY_CODE = {code: made for codes, made in _TRANSLATIONS.items() for code in codes}
 _REQUEST_IS_WRONG = ("InvalidParameterException", "InvalidRequestException", "LimitExceededException")
-_WAITS_FOR_DELETION = "marked for deletion"
+_WAITS_FOR_DELETION = "for deletion"  # marked, says a put; scheduled, says the making of a secret
 
 
 def translate(problem: ClientError | BotoCoreError, about: str) -> KmsError:
