@@ -121,6 +121,8 @@ def _adopt(run: "Run", history: History, seen: Observed, claim: Claim) -> list[V
     now, current = run.tools.clock(), seen.newest.version_id if seen.newest else ""
     every = adoptable(run, history, seen)
     newest = next(found.version.number for found in every if found.version.version_id == current)
+    if newest in history.versions and history.versions[newest].state is State.DISABLED:
+        run.store.enable(run.key, location(history.versions[newest]))  # readers get it: it is to be found as a kept one
     records = [_restated(found.known or _adopted_record(run, found, claim, now), newest, now) for found in every]
     held = {record.number for record in records}
     lost = [v for v in history.versions.values() if v.number not in held and v.state is not State.DESTROYED]

@@ -159,7 +159,8 @@ class Run:
                 history = self.past.history()
                 known = {number: record.fingerprint for number, record in history.versions.items()}
                 if self.store.fenced:
-                    seen = seen.with_published(known)
+                    # Before the first claim of a manifest (its forerunner may be lost), anything may have been live.
+                    seen = seen.with_published(known if self.head.state.highest else {v.number for v in seen.staged})
                 return View(self.head.state, seen, True, known, frozenset(history.requests))
             seen = self._observe()
         raise ConflictError(f"the manifest of {self.key} keeps growing")
@@ -179,7 +180,8 @@ class Run:
                 f"{self.key} belongs to the manifest at {seen.ledger}, not to {self.journal.ledger.address}",
                 "set DAENA_MANIFEST_URL to the key's own; two manifests for one key would lose versions",
             )
-        anew = self.work.operation is Operation.ADOPT and self.head.entry is None
+        # Where no version was ever active, the manifest is begun anew: the head beside the key is of one that is lost.
+        anew = self.work.operation is Operation.ADOPT and self.head.state.active is None
         if seen.anchor not in (None, self._checked) and not anew:
             self._check_anchor(seen.anchor)
             self._checked = seen.anchor
@@ -212,9 +214,16 @@ class Run:
         self._append(_draft(event, held, view.state, claim=held))
         own = self.work.claimed or step.burning is None or plan.same_work(self.work, step.burning)
         self.work = replace(self.work, holding=held.fingerprint, claimed=own)
-        if self.work.forced or not step.operation.makes_version:
-            self._write_anchor(held.lease_until)
+        self._announce(held)
         return self._with_head(view)
+
+    def _announce(self, held: Claim) -> None:
+        """Store the head beside the key, so that ticks find the open claim of work that no age would bring them to."""
+        if held.operation is Operation.ADOPT:
+            # Without fail: what lies there may be the head of a manifest that is lost, and would belie the new one.
+            self.store.write_anchor(self.key, self.journal.anchor(self.key, self.head, attention_at=held.lease_until))
+        elif self.work.forced or not held.operation.makes_version:
+            self._write_anchor(held.lease_until)
 
     def _claim_record(self, step: plan.Claiming, view: View) -> Claim:
         now = self.tools.clock()
@@ -266,6 +275,8 @@ class Run:
         event = Event.ROTATION_RESUMED if held.operation.makes_version else Event.CHANGE_RESUMED
         self._append(_draft(event, held, view.state, claim=held))
         self.work = replace(self.work, claimed=self.work.claimed or plan.same_work(self.work, held))
+        if held.operation is Operation.ADOPT:
+            self._announce(held)
         if left.run != held.run:
             self.notes.append(f"took over the {held.operation} of version {held.number} that another run left open")
         return self._with_head(view)
@@ -316,7 +327,7 @@ class Run:
         if claim is not None and self.tools.clock() + self.tools.call_timeout >= claim.lease_until:
             raise ConflictError("the claim's lease ends before the write would")
 
-    def _finish(self, step: plan.Finish, view: View) -> View:
+    def _finish(self, step: plan.Finish, view: View) -> View | None:
         claim, now, version = _open(view), self.tools.clock(), step.version
         self._keep(view.state, step.strays)
         records = [*self._replaced(claim, now, view), *_adopted(view.state, step.strays, now)]
@@ -340,7 +351,8 @@ class Run:
         self._append(replace(draft, changes=tuple(records), attention_at=attention))
         self.ended = self.head.entry
         self.notes += [f"version {stray.number} of a run that was given up is known now" for stray in step.strays]
-        return self._with_head(view)
+        # It was somebody else's work: this run's own begins with what the store shows now.
+        return self._with_head(view) if self.work.claimed else None
 
     def _replaced(self, claim: Claim, now: datetime, view: View) -> list[VersionRecord]:
         """The records of what was active before: decrypt-only from now on, or lost with the key that was made anew."""

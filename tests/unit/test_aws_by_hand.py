@@ -146,6 +146,35 @@ def test_whatever_dies_in_an_adoption_no_readable_version_is_recorded_as_lost(sc
         assert scene.materials() == materials, names
 
 
+def test_a_disabled_version_that_a_person_makes_current_stays_readable_once_it_is_adopted(scene: Scene) -> None:
+    materials = scene.versions(2)
+    scene.service().disable(KEY, 1)
+    scene.make_current(1)
+    assert scene.service().adopt(KEY).status is Status.DONE
+    assert scene.states() == {1: State.ACTIVE, 2: State.DECRYPT_ONLY}
+    scene.check()
+    assert scene.force().number == 3
+    assert scene.materials()[:2] == materials
+    scene.check()
+
+
+def test_an_adoption_that_ends_another_runs_rotation_takes_in_what_lies_there_after_it(scene: Scene) -> None:
+    """That rotation's promotion moves AWSPREVIOUS: what had it before is no longer to be seen."""
+    scene.rotate()
+    effects = Effects(8)
+    with dying():
+        scene.service(store=Mortal(scene.store, effects), ledger=Mortal(scene.ledger, effects)).rotate(
+            Order((KEY,), force=True)
+        )
+    assert scene.history().versions.keys() == {1}
+    for value in ("one", "two", "three"):
+        scene.by_hand("put_secret_value", SecretString=value.ljust(32))
+    scene.clock.move(minutes=61)
+    assert scene.service().adopt(KEY).status is Status.DONE
+    assert {1, 2} <= set(scene.states())
+    scene.check()
+
+
 def deaths(scene: Scene, act: Callable[[Service], object]) -> Iterator[list[str]]:
     """Do it again and again, each time with a process that dies one boundary later; what it came to by then."""
     restore, boundary = scene.save(), 0
@@ -264,6 +293,35 @@ def test_adopting_after_the_manifest_was_lost_forgets_no_age(scene: Scene) -> No
     forget_manifest(scene)
     assert scene.service().adopt(KEY).status is Status.DONE
     assert made_at(scene) == {1: THEN + timedelta(days=1), 2: THEN + timedelta(days=2)}
+
+
+def test_an_adoption_after_the_manifest_was_lost_that_dies_anywhere_can_be_asked_again(scene: Scene) -> None:
+    """The head beside the key is the lost manifest's until the new one's lies there."""
+    materials = scene.versions(2)
+    forget_manifest(scene)
+    for names in deaths(scene, lambda service: service.adopt(KEY)):
+        scene.clock.move(minutes=61)
+        if State.ACTIVE not in scene.states().values():
+            assert scene.service().adopt(KEY).status is Status.DONE, names
+        assert scene.materials() == materials, names
+        scene.clock.move(days=91)
+        assert scene.rotate().status is Status.ROTATED, names
+        assert scene.problems() == []
+
+
+def test_adopting_after_the_manifest_was_lost_keeps_what_looks_as_if_it_were_staged_only(scene: Scene) -> None:
+    """Two values put by hand leave our version with nothing that tells that it was live."""
+    (ours,) = scene.versions(1)
+    for value in ("one", "two"):
+        scene.by_hand("put_secret_value", SecretString=value.ljust(32))
+    assert scene.labels()[1] == {"v1", STAGED}
+    forget_manifest(scene)
+    assert scene.service().adopt(KEY).status is Status.DONE
+    assert "v1" in scene.labels()[1]
+    assert scene.materials()[0] == ours
+    assert [material.reveal()[:3] for material in scene.materials()[1:]] == [b"one", b"two"]
+    assert scene.force().number == 4
+    scene.check()
 
 
 def test_adopting_after_the_manifest_was_lost_finds_what_lies_in_archives(

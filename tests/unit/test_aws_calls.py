@@ -351,7 +351,6 @@ FOREIGN_REPLIES = {
     "no text": _http(200, b"\xff\xfe"),
     "a list of another kind": _http(200, b'{"Tags":"x"}'),
     "a time that is none": _http(200, b'{"CreatedDate":"x"}'),
-    "a failure that is no text": _http(400, b"\xff\xfe"),
 }
 
 
@@ -363,6 +362,38 @@ def test_a_reply_that_is_not_whole_or_none_of_awss_says_nothing(peer: Callable[.
         _aws().client("secretsmanager").call("describe_secret", "app-key", SecretId="app-key")
     assert refused.value.message.startswith("describe-secret of app-key: the reply could not be read (")
     assert "proxy" in refused.value.hint
+
+
+@pytest.mark.parametrize("body", [b"\xff\xfe", b"you sent " + CANARY, b'"' + CANARY + b'"'])
+def test_the_body_of_a_failure_that_is_none_of_awss_is_not_quoted(peer: Callable[..., Peer], body: bytes) -> None:
+    peer(_http(400, body))
+    with pytest.raises(UnavailableError, match="describe-secret of app-key: 400: no reason given") as refused:
+        _aws().client("secretsmanager").call("describe_secret", "app-key", SecretId="app-key")
+    assert leaked(_everything_told(refused.value), CANARY) == []
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>please log in</html>", b"<html/>", b'{"Contents": []}'])
+@pytest.mark.parametrize("operation", ["list_objects_v2", "list_object_versions"])
+def test_a_bucket_that_lists_nothing_says_so(peer: Callable[..., Peer], operation: str, body: bytes) -> None:
+    """To botocore any reply without entries is a listing of nothing: a manifest that does not exist."""
+    peer(_http(200, body))
+    with pytest.raises(UnavailableError):
+        _aws().client("s3").pages(operation, "the manifest", Bucket="some-bucket")
+
+
+def test_a_listing_that_has_more_and_does_not_say_where_is_not_whole(peer: Callable[..., Peer]) -> None:
+    peer(_http(200, b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>"))
+    with pytest.raises(UnavailableError, match="list-objects-v2 of the manifest: the listing breaks off"):
+        _aws().client("s3").pages("list_objects_v2", "the manifest", Bucket="some-bucket")
+
+
+def test_a_record_in_a_reply_is_as_strict_as_the_reply(peer: Callable[..., Peer]) -> None:
+    peer(_http(200, b'{"SecretList":[{"Tags":[{"Value":"x"}]}]}'))
+    (page,) = _aws().client("secretsmanager").pages("list_secrets", "the keys")
+    (entry,) = page["SecretList"]
+    for record, lacking in ((entry, "Name"), (entry["Tags"][0], "Key")):
+        with pytest.raises(UnavailableError, match=f"list-secrets of the keys: the reply lacks {lacking}"):
+            _ = record[lacking]
 
 
 def test_a_listing_that_is_none_of_awss_says_nothing(peer: Callable[..., Peer]) -> None:

@@ -13,7 +13,7 @@ from daena_kms.errors import ConfigurationError, ConflictError, ExistsError, Kms
 from daena_kms.model import Status
 from daena_kms.names import RESERVED_KEY
 from daena_kms.stores import aws_ledger
-from daena_kms.stores.aws_calls import Aws, Client
+from daena_kms.stores.aws_calls import Aws, Client, Reply
 from daena_kms.stores.aws_ledger import S3Ledger, split_url
 from tests.support import aws_world
 from tests.support.aws_world import BUCKET, CREDENTIALS, MANIFESTS, REGION
@@ -379,6 +379,13 @@ def test_an_object_that_is_not_there_is_named(s3: Client) -> None:
     with pytest.raises(ConfigurationError, match=f"there is no s3://{BUCKET}/daena-kms.toml") as refused:
         aws_ledger.read_object(s3, f"s3://{BUCKET}/daena-kms.toml")
     assert "DAENA_POLICY" in refused.value.hint
+
+
+def test_an_entry_that_nobody_says_is_stored_is_not_written(ledger: S3Ledger, wire: Wire) -> None:
+    """A proxy's page in the place of S3's reply."""
+    wire.before_put = lambda _send: Reply("put-object of it", {})
+    with pytest.raises(UnavailableError, match="the reply lacks ETag"):
+        ledger.append(KEY, 1, b"{}")
 
 
 def _half_a_body(listening: socket.socket) -> None:

@@ -161,18 +161,29 @@ class Reply(dict[str, Any]):
     """What AWS answered to one call. Whoever asks for a field that is not there gets UnavailableError."""
 
     def __init__(self, about: str, fields: Mapping[str, Any]) -> None:
-        super().__init__(fields)
+        super().__init__((name, _strict(about, value)) for name, value in fields.items())
         self._about = about
 
     def __missing__(self, field: str) -> NoReturn:
         raise UnavailableError(f"{self._about}: the reply lacks {field}", _NETWORK)
 
 
+def _strict(about: str, value: Any) -> Any:
+    """The same, with every record in it as strict as the reply."""
+    if isinstance(value, dict):
+        return Reply(about, value)
+    return [_strict(about, each) for each in value] if isinstance(value, list) else value
+
+
 class BrokenReplyError(Exception):
     """A reply that is not whole, or none of AWS's."""
 
 
-def _check_body(response_dict: Mapping[str, Any], operation_model: Any, **_: object) -> None:
+# What is listed lies in the body's root element; a body without it would read as a listing of nothing.
+_LISTINGS = {"ListObjectsV2": b"<ListBucketResult", "ListObjectVersions": b"<ListVersionsResult"}
+
+
+def _check_body(response_dict: dict[str, Any], operation_model: Any, **_: object) -> None:
     """botocore reads a JSON reply that breaks off as one without fields: a version without labels, say."""
     body = response_dict["body"]
     if not isinstance(body, bytes):
@@ -180,14 +191,21 @@ def _check_body(response_dict: Mapping[str, Any], operation_model: Any, **_: obj
     promised = response_dict["headers"].get("content-length", "")
     if promised.isdecimal() and len(body) < int(promised):
         raise BrokenReplyError
-    says = operation_model.output_shape is not None and response_dict["status_code"] < FAILURES
-    if says and operation_model.service_model.protocol == "json":
-        try:
-            whole = isinstance(json.loads(body), dict)
-        except ValueError:
-            whole = False
-        if not whole:
-            raise BrokenReplyError
+    failed = response_dict["status_code"] >= FAILURES
+    if operation_model.service_model.protocol == "json" and operation_model.output_shape is not None:
+        if not _is_object(body):
+            if not failed:
+                raise BrokenReplyError
+            response_dict["body"] = b"{}"  # botocore would quote it, word for word, as AWS's message
+    elif not failed and _LISTINGS.get(operation_model.name, b"") not in body:
+        raise BrokenReplyError
+
+
+def _is_object(body: bytes) -> bool:
+    try:
+        return isinstance(json.loads(body), dict)
+    except ValueError:
+        return False
 
 
 class Client:
@@ -210,6 +228,8 @@ class Client:
         """Every page of a listing."""
         about = f"{operation.replace('_', '-')} of {subject}"
         pages = _asked(lambda: list(self._client.get_paginator(operation).paginate(**parameters)), about)
+        if pages and pages[-1].get("IsTruncated"):
+            raise UnavailableError(f"{about}: the listing breaks off", _NETWORK)
         return [Reply(about, page) for page in pages]
 
 

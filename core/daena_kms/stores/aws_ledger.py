@@ -79,7 +79,7 @@ class S3Ledger:
         raise UnavailableError(f"entry {sequence} of {key} could not be written", "nothing was changed: run it again")
 
     def _put(self, key: str, sequence: int, data: bytes) -> None:
-        self._s3.call(
+        reply = self._s3.call(
             "put_object",
             self.where(key, sequence),
             Bucket=self._bucket,
@@ -88,6 +88,7 @@ class S3Ledger:
             ContentType="application/json",
             IfNoneMatch="*",
         )
+        reply["ETag"]  # whoever answers without it has not stored anything
 
     def read(self, key: str, sequence: int) -> bytes | None:
         where = self.where(key, sequence)
