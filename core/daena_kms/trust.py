@@ -230,6 +230,8 @@ def _make(store: KeyStore, number: int) -> _Generation:
     planned = store.observe(RESERVED_KEY).newest
     if planned is None or planned.number < number:
         store.promote(RESERVED_KEY, staged, planned, material)
+    if not store.fenced:
+        store.discard(RESERVED_KEY, staged)  # a copy; what readers get was written beside it
     return _opened(material)
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from daena_kms import app
+from daena_kms import app, names
 from daena_kms.changes import location
 from daena_kms.manifest import History
 from daena_kms.material import KeyMaterial
@@ -22,7 +22,6 @@ from daena_kms.model import utc_now
 from daena_kms.names import RESERVED_KEY
 from daena_kms.service import Service
 from daena_kms.settings import read_settings
-from daena_kms.stores import aws_layout
 from tests.infra.bundles import host_bundle
 from tests.support.aws_world import BUCKET, PREFIX, account, emptied
 from tests.support.lambda_runtime import Function
@@ -37,7 +36,7 @@ create = true
 [keys.{BILLING}]
 """
 POLICY_OBJECT = "policy/daena-kms.toml"
-RESERVED_SECRET = aws_layout.secret_name(PREFIX, RESERVED_KEY)
+RESERVED_SECRET = names.secret_name(PREFIX, RESERVED_KEY)
 HANDLER = "handler.lambda_handler"
 SERVICE = "keys"
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import botocore.session
 from msgspec.structs import replace
 
-from daena_kms import app, invocation
+from daena_kms import app, invocation, names
 from daena_kms.errors import KmsError
 from daena_kms.invocation import Invocation
 from daena_kms.policy import RotationPolicy
@@ -136,7 +136,7 @@ def settings() -> Settings:
 
 def secret_name(key: str) -> str:
     """The name of a key's secret."""
-    return aws_layout.secret_name(PREFIX, key)
+    return names.secret_name(PREFIX, key)
 
 
 def policy_of(role: str) -> Document:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from daena_kms import names
 from daena_kms.names import RESERVED_KEY
 from daena_kms.stores import aws_layout
 from tests.support.ministack import ACCOUNT, REGION, wait_for
@@ -42,7 +43,7 @@ def at() -> Place:
 
 
 def secret(stack: str, key: str) -> str:
-    return aws_layout.secret_name(PREFIXES[stack], key)
+    return names.secret_name(PREFIXES[stack], key)
 
 
 def logged(at: Place, stack: str) -> list[dict[str, Any]]:

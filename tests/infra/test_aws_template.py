@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from daena_kms import ConfigurationError, invocation, read_settings
+from daena_kms import ConfigurationError, invocation, names, read_settings
 from daena_kms.fleet import Report
 from daena_kms.names import RESERVED_KEY
 from daena_kms.settings import SETTINGS
@@ -321,7 +321,7 @@ def contexts(document: Document, action: str) -> list[str]:
 
 def wrapped_under(key: str, prefix: str = PREFIX) -> str:
     """The name in the encryption context, as the store writes it."""
-    return aws_layout.context(aws_layout.secret_name(prefix, key), 1)["daena-kms:key"]
+    return aws_layout.context(names.secret_name(prefix, key), 1)["daena-kms:key"]
 
 
 def the_function_wraps_for_its_own_keys_only(template: Template) -> None:
@@ -340,27 +340,27 @@ def secrets_named(document: Document, action: str) -> list[str]:
 
 def the_function_keeps_its_own_secrets_only(template: Template) -> None:
     document = policies(stack(template))["FunctionRole.rotate-keys"]
-    name = aws_layout.secret_name(PREFIX, "orders")
+    name = names.secret_name(PREFIX, "orders")
     for action in ("CreateSecret", "DescribeSecret", "GetSecretValue", "PutSecretValue", "UpdateSecretVersionStage"):
         patterns = secrets_named(document, f"secretsmanager:{action}")
         for suffix in ("", "-a1B2c3"):  # before it exists, and after
             assert matches(patterns, secret(name, suffix))
             assert matches(patterns, secret(aws_layout.archive_name(name, 3), suffix))
-            assert matches(patterns, secret(aws_layout.secret_name(PREFIX, RESERVED_KEY), suffix))
+            assert matches(patterns, secret(names.secret_name(PREFIX, RESERVED_KEY), suffix))
         assert not matches(patterns, secret("other-orders"))
-        assert not matches(patterns, secret(aws_layout.secret_name("other-", RESERVED_KEY)))
+        assert not matches(patterns, secret(names.secret_name("other-", RESERVED_KEY)))
         assert not matches(patterns, secret(f"{RESERVED}-of-somebody"))
         assert not matches(patterns, secret(name).replace(ACCOUNT, "999999999999"))
 
 
 def readers_get_nothing_that_is_reserved(template: Template) -> None:
     document = policies(stack(template))["ReaderPolicy.policy"]
-    name = aws_layout.secret_name(PREFIX, "orders")
+    name = names.secret_name(PREFIX, "orders")
     for action in ("secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret"):
         patterns = secrets_named(document, action)
         assert matches(patterns, secret(name))
         assert matches(patterns, secret(aws_layout.archive_name(name, 1)))
-        assert not matches(patterns, secret(aws_layout.secret_name(PREFIX, RESERVED_KEY)))
+        assert not matches(patterns, secret(names.secret_name(PREFIX, RESERVED_KEY)))
         assert not matches(patterns, secret("other-orders"))
     assert matches(contexts(document, "kms:Decrypt"), wrapped_under("orders"))
     assert not matches(contexts(document, "kms:Decrypt"), wrapped_under(RESERVED_KEY))
@@ -632,7 +632,7 @@ def test_a_prefix_that_the_template_takes_is_one_that_the_code_takes(prefix: str
 
 
 def test_no_prefix_reaches_what_is_reserved() -> None:
-    reserved = aws_layout.secret_name(PREFIX, RESERVED_KEY)
+    reserved = names.secret_name(PREFIX, RESERVED_KEY)
     for end in range(1, len(reserved)):
         if accepts("KeyPrefix", reserved[:end]):
             pytest.fail(f"with the prefix {reserved[:end]!r} readers could read {reserved}")

@@ -20,7 +20,7 @@ from daena_kms.service import Service
 from daena_kms.stores.base import KeyStore
 from daena_kms.stores.local import KekSource, LocalStore, create_vault
 
-from .aws_world import emptied
+from . import aws_world, azure_world
 from .doubles import MemoryLedger, MemoryStore
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -66,7 +66,13 @@ def memory_backend(_folder: Path, clock: Clock, entropy: Callable[[int], bytes],
 
 def aws_backend(_folder: Path, _clock: Clock, _entropy: Callable[[int], bytes]) -> Backend:
     """The real AWS store on the strict double. One at a time: making it empties the account."""
-    made = emptied()
+    made = aws_world.emptied()
+    return Backend(made.store(), made.ledger())
+
+
+def azure_backend(_folder: Path, _clock: Clock, _entropy: Callable[[int], bytes]) -> Backend:
+    """The real Azure store on the strict double, its ledger on Azurite. One at a time, as above."""
+    made = azure_world.emptied()
     return Backend(made.store(), made.ledger())
 
 
@@ -75,8 +81,9 @@ BACKENDS: dict[str, Callable[[Path, Clock, Callable[[int], bytes]], Backend]] = 
     "memory-fenced": lambda f, c, e: memory_backend(f, c, e, fenced=True),
     "memory-unfenced": lambda f, c, e: memory_backend(f, c, e, fenced=False),
     "aws": aws_backend,
+    "azure": azure_backend,
 }
-SERVED = {"aws"}  # those behind a socket
+SERVED = {"aws", "azure"}  # those behind a socket
 
 
 class World:

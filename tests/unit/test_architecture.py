@@ -24,11 +24,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "lifecycle",
         "due",
         "verification",
+        "logs",
         "stores.kek",
+        "stores.anchors",
         "stores.aws_calls",
         "stores.aws_layout",
         "stores.aws_secrets",
         "stores.aws_archive",
+        "stores.azure_calls",
+        "stores.azure_layout",
+        "stores.azure_secrets",
         "stores.*",
     ),
     ("plan", "journal"),
@@ -44,8 +49,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 # A store knows what a store must do, the words it does it in, and how files are written; no rule, no policy, no plan.
 STORES_MAY_IMPORT = {
-    "errors", "material", "model", "names", "ledger", "stores.base", "stores.kek",
+    "errors", "material", "model", "names", "ledger", "stores.base", "stores.kek", "stores.anchors",
     "stores.aws_archive", "stores.aws_calls", "stores.aws_layout", "stores.aws_secrets",
+    "stores.azure_calls", "stores.azure_layout", "stores.azure_secrets",
 }  # fmt: skip
 # Annotations alone may point up, where two modules are one thing in two files.
 TYPES_ONLY = {("changes", "rotation")}

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daena_kms import names
 from daena_kms.errors import ConfigurationError, IntegrityError
 from daena_kms.model import UNREADABLE, Anchor
 from daena_kms.names import LONGEST_PREFIX, NAME_LIMIT, RESERVED_KEY, check_name, check_prefix
@@ -42,7 +43,7 @@ _PREFIXES = st.one_of(st.just(""), st.lists(_PART, min_size=1, max_size=2).map(l
     ],
 )
 def test_the_secret_of_a_key(prefix: str, key: str, secret: str) -> None:
-    assert layout.secret_name(prefix, key) == secret
+    assert names.secret_name(prefix, key) == secret
 
 
 @pytest.mark.parametrize(
@@ -65,31 +66,31 @@ def test_the_secret_of_a_key(prefix: str, key: str, secret: str) -> None:
     ],
 )
 def test_what_is_not_a_key_of_ours(secret: str) -> None:
-    assert layout.key_of("app-", secret) == ""
+    assert names.key_of("app-", secret) == ""
 
 
 @given(_PREFIXES, _NAMES)
 def test_a_secrets_name_gives_the_key_back(prefix: str, key: str) -> None:
     check_prefix(prefix)
-    assert layout.key_of(prefix, layout.secret_name(prefix, check_name(key, prefix))) == key
+    assert names.key_of(prefix, names.secret_name(prefix, check_name(key, prefix))) == key
 
 
 @given(_PREFIXES, _NAMES, _NAMES, st.integers(1, 999), st.integers(1, 999))
 def test_no_two_things_share_a_secret(prefix: str, one: str, other: str, first: int, second: int) -> None:
     """Keys, their archives and what is reserved: each has a name of its own, and only keys are taken for keys."""
-    keys = {layout.secret_name(prefix, key) for key in {one, other}}
+    keys = {names.secret_name(prefix, key) for key in {one, other}}
     places = {(key, index) for key in keys for index in {first, second}}
     archives = {layout.archive_name(key, index) for key, index in places}
-    reserved = layout.secret_name(prefix, RESERVED_KEY)
+    reserved = names.secret_name(prefix, RESERVED_KEY)
     assert len(keys | archives | {reserved}) == len({one, other}) + len(places) + 1
-    assert [layout.key_of(prefix, secret) for secret in (*archives, reserved)] == [""] * (len(places) + 1)
+    assert [names.key_of(prefix, secret) for secret in (*archives, reserved)] == [""] * (len(places) + 1)
 
 
 def test_the_longest_names_fit() -> None:
     prefix = "p" * (LONGEST_PREFIX - 1) + "-"
     key = "k" * (NAME_LIMIT - len("--archive-999") - LONGEST_PREFIX)
-    secret = layout.secret_name(prefix, check_name(key, check_prefix(prefix)))
-    assert layout.key_of(prefix, secret) == key
+    secret = names.secret_name(prefix, check_name(key, check_prefix(prefix)))
+    assert names.key_of(prefix, secret) == key
     assert len(layout.archive_name(secret, 999)) <= NAME_LIMIT <= LONGEST_SECRET_NAME
     with pytest.raises(ConfigurationError):
         check_name(key + "k", prefix)

@@ -30,6 +30,8 @@ MAY_REVEAL = {
     "keyring": "fingerprints it; splits the reserved key into its two halves",
     "verification": "encrypts and decrypts with it before it goes live",
     "stores.aws": "wraps imported material with KMS",
+    "stores.azure_calls": "gives the application's secret to Entra ID",
+    "stores.azure_layout": "writes it in base64, and back",
     "stores.local": "seals it; reads the KEK or passphrase that a setting brought",
 }
 

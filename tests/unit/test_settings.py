@@ -20,6 +20,10 @@ DEFAULTS = {
     "aws_region": "",
     "aws_kms_key_id": "",
     "aws_profile": "",
+    "azure_vault": "",
+    "azure_tenant": "",
+    "azure_client": "",
+    "azure_secret": None,
     "local_kek": None,
     "local_passphrase": None,
     "tick": timedelta(minutes=60),
@@ -53,6 +57,10 @@ def test_a_setting_that_is_empty_is_not_set(name: str) -> None:
         pytest.param("AWS_REGION", "eu-west-1", "aws_region", "eu-west-1", id="aws-region"),
         pytest.param("AWS_KMS_KEY_ID", "alias/a", "aws_kms_key_id", "alias/a", id="aws-kms-key"),
         pytest.param("AWS_PROFILE", "production", "aws_profile", "production", id="aws-profile"),
+        pytest.param("AZURE_KEY_VAULT_URL", "https://v.x.net/", "azure_vault", "https://v.x.net", id="azure-vault"),
+        pytest.param("AZURE_TENANT_ID", "t", "azure_tenant", "t", id="azure-tenant"),
+        pytest.param("AZURE_CLIENT_ID", "c", "azure_client", "c", id="azure-client"),
+        pytest.param("AZURE_CLIENT_SECRET", "x", "azure_secret", KeyMaterial(b"x"), id="azure-secret"),
         pytest.param("DAENA_LOCAL_KEK", "x", "local_kek", KeyMaterial(b"x"), id="kek"),
         pytest.param(
             "DAENA_LOCAL_PASSPHRASE", "é ü", "local_passphrase", KeyMaterial("é ü".encode()), id="passphrase-not-ascii"
@@ -80,6 +88,9 @@ def test_the_table_of_tests_has_every_setting() -> None:
         pytest.param("DAENA_PUBLIC_KEY", "ab" * 31, id="public-key-short"),
         pytest.param("DAENA_PUBLIC_KEY", "zz" * 32, id="public-key-no-hex"),
         pytest.param("DAENA_KEY_PREFIX", "Daena_", id="prefix"),
+        pytest.param("AZURE_KEY_VAULT_URL", "http://v.vault.azure.net", id="vault-without-tls"),
+        pytest.param("AZURE_KEY_VAULT_URL", "v", id="vault-by-name"),
+        pytest.param("AZURE_KEY_VAULT_URL", "https://v.vault.azure.net/secrets", id="vault-with-path"),
         pytest.param("DAENA_TICK_MINUTES", "0", id="tick-none"),
         pytest.param("DAENA_TICK_MINUTES", "-5", id="tick-negative"),
         pytest.param("DAENA_TICK_MINUTES", "1.5", id="tick-fraction"),
@@ -151,7 +162,7 @@ def test_a_lease_outlasts_two_calls_whatever_is_set(lease: str, call_timeout: st
     assert settings.lease >= 2 * settings.call_timeout
 
 
-SECRETS = {"DAENA_LOCAL_KEK": "hush hush", "DAENA_LOCAL_PASSPHRASE": "hush hush"}
+SECRETS = dict.fromkeys(("DAENA_LOCAL_KEK", "DAENA_LOCAL_PASSPHRASE", "AZURE_CLIENT_SECRET"), "hush hush")
 
 
 def test_secrets_are_not_in_the_repr() -> None:

@@ -30,7 +30,8 @@ def test_many_inits_at_once_agree_on_one_public_key(backend: Backend, clock: Clo
 @pytest.mark.parametrize("renewing", [False, True])
 def test_an_init_that_dies_anywhere_can_be_run_again(backend_name: str, renewing: bool, tmp_path: Path) -> None:
     make = trust.renew if renewing else trust.initialise
-    for die_at in range(1, 7):
+    boundaries = 8 if backend_name in ("memory-unfenced", "azure") else 6  # there is a staged copy to take away there
+    for die_at in range(1, boundaries + 1):
         clock = Clock()
         backend = BACKENDS[backend_name](tmp_path / str(die_at), clock, seeded(die_at))
         if renewing:
@@ -39,7 +40,7 @@ def test_an_init_that_dies_anywhere_can_be_run_again(backend_name: str, renewing
         with dying():
             make(Mortal(backend.store, effects), Mortal(backend.ledger, effects), clock=clock, trigger="test")
         assert len(effects.names) == die_at
-        if die_at < 6 or not renewing:
+        if die_at < boundaries or not renewing:
             make(backend.store, backend.ledger, clock=clock, trigger="test")
         keyring = trust.open_keyring(backend.store, backend.ledger)
         assert len(keyring.trust.generations) == 1 + renewing

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from ..errors import ConflictError, IntegrityError, NotFoundError, RefusedError
 from ..material import KeyMaterial
 from ..model import Anchor, InventoryRow, KeySpec, Observed, StoredVersion
+from ..names import key_of, secret_name
 from . import aws_archive as archive
 from . import aws_layout as layout
 from .aws_calls import Client, RejectedError, Reply
@@ -84,7 +85,7 @@ class AwsStore:
         yield from sorted((row for row in rows if row is not None), key=lambda row: row.key)
 
     def _row(self, entry: Reply) -> InventoryRow | None:
-        key, marks = layout.key_of(self._prefix, str(entry["Name"])), tags(entry)
+        key, marks = key_of(self._prefix, str(entry["Name"])), tags(entry)
         if not key or layout.LEDGER_TAG not in marks:
             return None
         seen = _seen(entry, entry.get("SecretVersionsToStages", {}))
@@ -279,7 +280,7 @@ class AwsStore:
         self._secrets.tag(self._name(key), layout.anchor_tags(self._ledger, anchor))
 
     def _name(self, key: str) -> str:
-        return layout.secret_name(self._prefix, key)
+        return secret_name(self._prefix, key)
 
 
 def _seen(secret: Mapping[str, Any], stages: layout.Stages) -> Observed:

@@ -13,14 +13,13 @@ Sources: AWS API reference as botocore publishes it (PutSecretValue, UpdateSecre
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 
 import msgspec
 from msgspec import Struct
 
 from ..errors import IntegrityError
-from ..model import UNREADABLE, Anchor, StoredVersion
-from ..names import RESERVED_KEY, RESERVED_PREFIX, name_problem
+from ..model import Anchor, StoredVersion
+from . import anchors
 
 CURRENT, PREVIOUS, PENDING = "AWSCURRENT", "AWSPREVIOUS", "AWSPENDING"
 STAGED = "daena-staged"
@@ -34,8 +33,6 @@ ENVELOPE_FORMAT = "daena-kms/1"
 
 TAG = "daena-kms:"
 LEDGER_TAG, ARCHIVES_TAG = TAG + "ledger", TAG + "archives"
-_HEAD_TAG, _NUMBER_TAG, _SINCE_TAG = TAG + "head", TAG + "number", TAG + "active-since"
-_ATTENTION_TAG, _PAUSED_TAG = TAG + "attention-at", TAG + "paused"
 
 _VERSION_ID = re.compile(r"([0-9a-f-]{36})-v([1-9]\d{0,9})")
 _NUMBER_LABEL = re.compile(r"(?:v|disabled-)([1-9]\d{0,9})")
@@ -64,19 +61,6 @@ class Held(Struct, frozen=True):
     newest: StoredVersion | None
     versions: tuple[StoredVersion, ...]
     staged: tuple[StoredVersion, ...]
-
-
-def secret_name(prefix: str, key: str) -> str:
-    """The secret of a key. What is reserved has a prefix of its own, which no reader's role includes."""
-    if key == RESERVED_KEY:
-        return f"{RESERVED_PREFIX}{prefix}{RESERVED_KEY.removeprefix(RESERVED_PREFIX)}"
-    return prefix + key
-
-
-def key_of(prefix: str, secret: str) -> str:
-    """The key that a secret holds; empty if it is none: another's, an archive, or reserved."""
-    key = secret.removeprefix(prefix)
-    return "" if not secret.startswith(prefix) or name_problem(key, prefix) else key
 
 
 def archive_index(number: int) -> int:
@@ -170,44 +154,10 @@ def plain(text: str) -> bytes:
 
 
 def anchor_tags(ledger: str, anchor: Anchor) -> dict[str, str]:
-    """An anchor as tags. All of them, always: what is not set is empty, so that an old value never stays behind."""
-    return {
-        LEDGER_TAG: ledger,
-        _HEAD_TAG: f"{anchor.sequence} {anchor.hash} {anchor.mac}",
-        _NUMBER_TAG: str(anchor.number),
-        _SINCE_TAG: _text(anchor.active_since),
-        _ATTENTION_TAG: _text(anchor.attention_at),
-        _PAUSED_TAG: "yes" if anchor.paused else "",
-    }
+    """An anchor, and the ledger that it is of, as tags."""
+    return {LEDGER_TAG: ledger} | {TAG + name: text for name, text in anchors.write(anchor).items()}
 
 
 def read_anchor(tags: Mapping[str, str]) -> Anchor | None:
     """The anchor in a secret's tags; None if there is none, UNREADABLE if what is there is not one."""
-    if _HEAD_TAG not in tags:
-        return None
-    try:
-        sequence, digest, mac = tags[_HEAD_TAG].split(" ")
-        return Anchor(
-            sequence=int(sequence),
-            hash=digest,
-            number=int(tags[_NUMBER_TAG]),
-            active_since=_time(tags[_SINCE_TAG]),
-            attention_at=_time(tags[_ATTENTION_TAG]),
-            paused=tags[_PAUSED_TAG] == "yes",
-            mac=mac,
-        )
-    except (KeyError, ValueError):
-        return UNREADABLE
-
-
-def _text(time: datetime | None) -> str:
-    return time.isoformat() if time else ""
-
-
-def _time(text: str) -> datetime | None:
-    if not text:
-        return None
-    time = datetime.fromisoformat(text)
-    if time.tzinfo is None:
-        raise ValueError("a time without its zone")
-    return time
+    return anchors.read({name.removeprefix(TAG): text for name, text in tags.items() if name.startswith(TAG)})

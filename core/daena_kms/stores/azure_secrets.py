@@ -1,0 +1,191 @@
+"""What can be done to the secrets of one Key Vault, every reply checked against what was asked."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from azure.keyvault.secrets import KeyVaultSecret, SecretClient, SecretProperties
+
+from ..errors import ConfigurationError, IntegrityError, RefusedError, UnavailableError
+from ..material import KeyMaterial
+from . import azure_layout as layout
+from .azure_calls import Azure, Patience, asked
+from .azure_layout import Shown
+
+# After a put whose reply was lost: what was sent may still arrive.
+PAUSES_SECONDS = (0.5, 2.0)
+CREATES, PER_SECONDS = 300, 10.0  # Key Vault's limit per vault (azure-docs: key-vault-limits)
+_FOREIGN = "a proxy, an emulator or a fault of the service? nothing further was done"
+
+
+class Pace:
+    """Lets so many pass in so many seconds, and has the others wait. For all threads of one process."""
+
+    def __init__(
+        self, most: int, seconds: float, monotonic: Callable[[], float], sleep: Callable[[float], None]
+    ) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._passed: deque[float] = deque()
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Return when one more may pass."""
+        while (pause := self._next()) > 0:
+            self._sleep(pause)
+
+    def _next(self) -> float:
+        with self._lock:
+            now = self._monotonic()
+            while self._passed and now - self._passed[0] >= self._seconds:
+                self._passed.popleft()
+            if len(self._passed) < self._most:
+                self._passed.append(now)
+                return 0.0
+            return self._seconds - (now - self._passed[0])
+
+
+class Vault:
+    """Secrets by name and version. Knows tags and values, not what they mean."""
+
+    def __init__(
+        self, azure: Azure, url: str, *, pace: Pace, token: Callable[[], str], sleep: Callable[[float], None]
+    ) -> None:
+        """`token` makes a text that no other put has: by it a put whose reply was lost is found again."""
+        self.url = url.rstrip("/")
+        self._pace = pace
+        self._token = token
+        self._sleep = sleep
+        self._client: Any = asked(
+            lambda: SecretClient(self.url, azure.identity, retry_policy=Patience(azure.seconds), **azure.timeouts),
+            "use of Key Vault",
+        )
+
+    # --- looking
+
+    def listed(self) -> list[Shown]:
+        """Every secret as its newest version is, without that one's id."""
+        return self._listing("the keys", lambda hook: self._client.list_properties_of_secrets(raw_response_hook=hook))
+
+    def versions(self, name: str) -> list[Shown]:
+        """Every version of a secret, in no order; none for a secret that is not there, or that waits for deletion."""
+
+        def ask(hook: Callable[[Any], None]) -> Any:
+            return self._client.list_properties_of_secret_versions(name, raw_response_hook=hook)
+
+        found = self._listing(name, ask)
+        for shown in found:
+            self._check(shown, name, shown.version)
+            _check(layout.is_version_id(shown.version), f"a version of {name} has no id")
+        return found
+
+    def _listing(self, about: str, ask: Callable[[Callable[[Any], None]], Any]) -> list[Shown]:
+        text = f"list of {about}"
+        return asked(lambda: [_shown(text, found) for found in ask(_whole(text))], text)  # type: ignore[no-any-return]
+
+    def get(self, name: str, version: str = "") -> tuple[Shown, KeyMaterial]:
+        """A version and its value's text; without `version` what readers get. RefusedError if it is disabled."""
+        about = f"get of version {version or '(newest)'} of {name}"
+        got: KeyVaultSecret = asked(lambda: self._client.get_secret(name, version), about, name)
+        shown = _shown(about, got.properties)
+        self._check(shown, name, version or shown.version)
+        if not isinstance(got.value, str):
+            raise UnavailableError(f"{about}: the reply lacks the value", _FOREIGN)
+        return shown, KeyMaterial(got.value.encode(errors="surrogatepass"))
+
+    # --- writing
+
+    def put(self, name: str, value: str, content_type: str, tags: Mapping[str, str]) -> Shown:
+        """Write one more version, once: a put whose reply was lost is looked for before it is sent again."""
+        mark = self._token()
+        marked = {**tags, layout.WRITE: mark}
+        _check_limits(name, value, marked)
+        for pause in (*PAUSES_SECONDS, None):
+            try:
+                return self._put(name, value, content_type, marked)
+            except UnavailableError:
+                if written := self._written(name, mark):
+                    return written
+                if pause is None:
+                    raise
+                self._sleep(pause)
+        raise AssertionError("the last try returns or raises")
+
+    def _put(self, name: str, value: str, content_type: str, tags: Mapping[str, str]) -> Shown:
+        self._pace.wait()
+        about = f"put of {name}"
+        put: KeyVaultSecret = asked(
+            lambda: self._client.set_secret(name, value, content_type=content_type, tags=dict(tags)), about, name
+        )
+        shown = _shown(about, put.properties)
+        self._check(shown, name, shown.version)
+        return shown
+
+    def _written(self, name: str, mark: str) -> Shown | None:
+        return next((v for v in self.versions(name) if v.tags.get(layout.WRITE) == mark), None)
+
+    def patch(self, shown: Shown, *, enabled: bool | None = None, tags: Mapping[str, str] | None = None) -> Shown:
+        """Change a version's tags (all of them) or whether it is enabled. The same again changes nothing."""
+        about = f"update of version {shown.version} of {shown.name}"
+        sent = {} if tags is None else {"tags": dict(tags)}
+        done: SecretProperties = asked(
+            lambda: self._client.update_secret_properties(shown.name, shown.version, enabled=enabled, **sent),
+            about,
+            shown.name,
+        )
+        changed = _shown(about, done)
+        self._check(changed, shown.name, shown.version)
+        if enabled is not None:
+            _check(changed.enabled is enabled, f"{about}: it should be enabled={enabled}, and is not")
+        return changed
+
+    def _check(self, shown: Shown, name: str, version: str) -> None:
+        told = (shown.name.lower(), shown.version)  # a name is one whatever its case; the first spelling stays
+        _check(told == (name.lower(), version), f"asked for version {version} of {name}, told about {told}")
+
+
+def _whole(about: str) -> Callable[[Any], None]:
+    """A hook that refuses a page which is none of Key Vault's: to the SDK it would be an empty one."""
+
+    def check(response: Any) -> None:
+        reply = response.http_response
+        if reply.status_code != 200:  # anything else is an error, told elsewhere
+            return
+        page = reply.json()
+        if not isinstance(page, dict) or not isinstance(page.get("value"), list) or "nextLink" not in page:
+            raise UnavailableError(f"{about}: the reply is no page of a listing", _FOREIGN)
+
+    return check
+
+
+def _shown(about: str, told: SecretProperties) -> Shown:
+    if not told.id or told.created_on is None or told.enabled is None:
+        raise UnavailableError(f"{about}: the reply lacks id, creation time or state", _FOREIGN)
+    return Shown(
+        name=told.name or "",
+        version=told.version or "",
+        enabled=told.enabled,
+        created=told.created_on,
+        tags=told.tags or {},
+        content_type=told.content_type or "",
+        managed=bool(told.managed),
+    )
+
+
+def _check(holds: bool, otherwise: str) -> None:
+    """Believe no reply that is about something else than what was asked: IntegrityError."""
+    if not holds:
+        raise IntegrityError(otherwise, _FOREIGN)
+
+
+def _check_limits(name: str, value: str, tags: Mapping[str, str]) -> None:
+    """Refuse, before the call, what Key Vault would refuse after it."""
+    if len(value.encode()) > layout.LONGEST_VALUE:
+        raise RefusedError(f"the material of {name} is too long for Key Vault", f"at most {layout.LONGEST_VALUE} bytes")
+    if len(tags) > layout.MOST_TAGS:
+        raise RefusedError(f"{name} would have {len(tags)} tags", f"Key Vault takes {layout.MOST_TAGS}")
+    if long := [tag for tag, text in tags.items() if len(text) > layout.LONGEST_TAG]:
+        raise ConfigurationError(f"the tag {long[0]} of {name} is too long", f"at most {layout.LONGEST_TAG} characters")
