@@ -69,6 +69,8 @@ requirements: .venv/tools/node/ready  ## pin again what pyproject.toml asks for
 	$(NPM) install --prefix requirements/azurite --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --silent
 	$(PIN) --python-version 3.13 --python-platform aarch64-manylinux_2_28 --only-binary :all: pyproject.toml --extra aws-lambda \
 	  --output-file requirements/aws.txt $(ARGS)
+	$(PIN) --universal --python-version 3.11 --only-binary :all: pyproject.toml --extra azure-function \
+	  --output-file requirements/azure.txt $(ARGS)
 	printf 'uv==%s\n' "$$($(BIN)/uv --version | cut -d' ' -f2)" | $(PIN) --universal --python-version 3.11 - --output-file requirements/tools.txt
 
 clean:  ## remove what was built; keys in .kms stay

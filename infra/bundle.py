@@ -47,10 +47,11 @@ class BundleError(Exception):
 class Target:
     """What one cloud's archive is made of.
 
-    `requirements` and `entry` (a folder: every *.py directly in it goes to the root) are relative to the checkout;
-    `extra` are files that go to the root too. `platform` and `python` are uv's words, empty for this machine's own.
-    Of what packages install, files that match `unused` stay out unless they match `used`; in both, `*` stands for
-    slashes too. `limit` is the most that the archive may weigh, in bytes.
+    `requirements` and `entry` (a folder: every *.py directly in it goes to the root, and its host.json) are relative to
+    the checkout; `extra` are files that go to the root too. `platform` and `python` are uv's words, empty for this
+    machine's own. Of what packages install, files that match `unused` stay out unless they match `used`; in both, `*`
+    stands for slashes too. `limit` is the most that the archive may weigh, in bytes. `packages` is where in the archive
+    packages go; where it is not the root, the pins lie there beside the entry file, for a platform that looks for them.
     """
 
     requirements: str
@@ -63,6 +64,7 @@ class Target:
     extra: tuple[Path, ...] = ()
     shrunk: tuple[tuple[str, Callable[[bytes], bytes]], ...] = ()
     """Files of which a part is enough, and what leaves the rest out."""
+    packages: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,18 @@ TARGETS = {
         limit=9_000_000,
         shrunk=(("botocore/data/endpoints.json", _endpoints),),
     ),
+    "azure": Target(
+        requirements="requirements/azure.txt",
+        entry="functions/azure_function",
+        platform="x86_64-manylinux_2_28",
+        python="3.13",
+        unused=(
+            "*/aio/*",  # nothing here is asynchronous
+        ),
+        used=(),
+        limit=9_000_000,
+        packages=".python_packages/lib/site-packages/",
+    ),
 }
 
 
@@ -160,11 +174,15 @@ def _contents(target: Target, root: Path) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="daena-bundle-") as folder:
         packages = Path(folder)
         _install(target, packages, root)
-        _add(files, ((name, path) for name, path in _tree(packages, "*") if _is_used(name, target)))
+        used = ((name, path) for name, path in _tree(packages, "*") if _is_used(name, target))
+        _add(files, ((target.packages + name, path) for name, path in used))
     for name, shrink in target.shrunk:
         files[name] = shrink(files[name])
     _add(files, _tree(root / LIBRARY, "*.py"))
-    _add(files, ((path.name, path) for path in (*entries, *target.extra)))
+    settings = (root / target.entry).glob("host.json")
+    _add(files, ((path.name, path) for path in (*entries, *settings, *target.extra)))
+    if target.packages:
+        _add(files, [("requirements.txt", root / target.requirements)])
     return files
 
 

@@ -4,6 +4,8 @@ import getpass
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -155,6 +157,19 @@ def serve(
     )
 
 
+@contextmanager
+def _installed() -> Iterator[None]:
+    """Say which extra brings a package that is not there."""
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        extra = "azure" if str(missing.name).startswith("azure") else "aws"
+        raise ConfigurationError(
+            f"the package {missing.name} is not installed", f"pip install 'daena-kms[{extra}]'"
+        ) from None
+
+
+@_installed()
 def open_store(settings: Settings, ledger: str, clouds: Clouds, *, create: bool) -> tuple[KeyStore, list[str]]:
     """The key store that the settings name, and warnings for people."""
     if settings.provider == "local":
@@ -221,6 +236,7 @@ def _open_azure(settings: Settings, ledger: str, clouds: Clouds) -> KeyStore:
     )
 
 
+@_installed()
 def open_ledger(settings: Settings, clouds: Clouds) -> tuple[Ledger, list[str]]:
     """The ledger that the settings name, and warnings; ConfigurationError if it holds something else."""
     if settings.manifest_url.startswith("s3:"):
@@ -269,6 +285,7 @@ def ledger_folder(settings: Settings) -> Path:
     return Path(unquote(url.path))
 
 
+@_installed()
 def load_policy(settings: Settings, clouds: Clouds | None = None) -> RotationPolicy:
     """The policy file, parsed; ConfigurationError lists everything that is wrong with it."""
     data = _policy_bytes(settings, clouds or Clouds(settings))

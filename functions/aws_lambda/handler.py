@@ -17,23 +17,21 @@ from typing import Any
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from daena_kms import app, invocation
+from daena_kms import invocation
 from daena_kms.errors import ConfigurationError, KmsError
 from daena_kms.invocation import Answer, Invocation
-from daena_kms.settings import Settings, read_settings
+from daena_kms.warm import Warm
 
 SCHEDULER = "aws.scheduler"
 SCHEDULER_FIELDS = {"source", "scheduled_time", "execution_id", "attempt"}
 LONGEST_TICK_FIELD = 200
 BY_HAND = "aws.lambda"
-# New keys are begun while this many times the longest call is left: enough to end what was begun.
-RESERVED_CALLS = 2
 _UNITS = {"Duration": MetricUnit.Seconds}
 
 SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "daena-kms")
 logger = Logger(service=SERVICE)
 metrics = Metrics(service=SERVICE, namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", "DaenaKms"))
-_warm: list[app.Connection] = []
+_warm = Warm()
 
 _library = logging.getLogger("daena_kms")
 _library.handlers, _library.propagate = [*logger.handlers], False
@@ -45,14 +43,13 @@ def lambda_handler(event: object, context: Any) -> dict[str, Any]:
     logger.append_keys(function_request_id=context.aws_request_id)
     try:
         trigger, asked = translate(event, context.aws_request_id)
-        answer = _performed(trigger, asked, context)
+        answer = _warm.perform(trigger, asked, seconds=context.get_remaining_time_in_millis() / 1000)
     except KmsError as problem:
         # Without a traceback: what is wrong and what to do are in the message and the hint.
         logger.error(problem.message, hint=problem.hint, kind=type(problem).__name__)  # noqa: TRY400
         raise type(problem)(problem.line, problem.hint) from None
     _tell(answer)
     if answer.failures:
-        _warm.clear()
         raise invocation.failed(answer)
     return answer.document
 
@@ -67,39 +64,6 @@ def translate(event: object, request_id: str) -> tuple[str, Invocation]:
         logger.info("tick", scheduled_time=event.get("scheduled_time"), attempt=event.get("attempt"))
         return SCHEDULER, Invocation()
     return BY_HAND, invocation.parse(event, request_id)
-
-
-def _performed(trigger: str, asked: Invocation, context: Any) -> Answer:
-    settings = read_settings()
-    try:
-        clouds = _warm[0].clouds if _warm else app.Clouds(settings)
-        policy = app.load_policy(settings, clouds)
-        if not _warm:
-            _warm.append(_connect(settings, clouds, trigger, asked))
-        budget = _budget(settings, context.get_remaining_time_in_millis() / 1000)
-        service = app.serve(_warm[0], settings, policy, trigger=trigger, budget_seconds=budget)
-        return invocation.perform(service, asked)
-    except BaseException:
-        _warm.clear()
-        raise
-
-
-def _connect(settings: Settings, clouds: app.Clouds, trigger: str, asked: Invocation) -> app.Connection:
-    makes = asked.action == "rotate" and not asked.dry_run
-    try:
-        connection = app.connect(settings, trigger=trigger, writes=False, makes=makes, clouds=clouds)
-    finally:
-        gc.freeze()
-        gc.enable()
-    if connection.initialised is not None:
-        logger.warning("made new manifests: pin their public key", public_key=connection.initialised.public_key)
-    return connection
-
-
-def _budget(settings: Settings, remaining: float) -> float:
-    """For how many seconds new keys may be begun."""
-    left = max(0.0, remaining - RESERVED_CALLS * settings.call_timeout.total_seconds())
-    return min(left, settings.budget_seconds) if settings.budget_seconds else left
 
 
 def _tell(answer: Answer) -> None:

@@ -484,9 +484,14 @@ UNUSABLE: dict[str, tuple[Callable[[Scene], dict[str, str]], str, str]] = {
         "check the bucket's name in DAENA_MANIFEST_URL and DAENA_POLICY",
     ),
     "no address of manifests": (
-        lambda _: {"DAENA_MANIFEST_URL": "https://bucket/manifests"},
-        "DAENA_MANIFEST_URL 'https://bucket/manifests' is no address that this version knows",
+        lambda _: {"DAENA_MANIFEST_URL": "ftp://bucket/manifests"},
+        "DAENA_MANIFEST_URL 'ftp://bucket/manifests' is no address that this version knows",
         "use s3://bucket/folder",
+    ),
+    "manifests in another cloud, whose SDK is not in the bundle": (
+        lambda _: {"DAENA_MANIFEST_URL": "https://account.blob.core.windows.net/manifests/keys"},
+        "the package azure is not installed",
+        "pip install 'daena-kms[azure]'",
     ),
     "no policy": (
         removed_policy,

@@ -1,4 +1,4 @@
-"""The AWS bundle as tests use it: built once for all workers, and kept as long as what goes into it is the same."""
+"""The bundles as tests use them: each built once for all workers, and kept as long as what goes into it is the same."""
 
 import fcntl
 import hashlib
@@ -16,7 +16,8 @@ from infra.bundle import ROOT, TARGETS, Target, build, for_host
 
 KEPT = ROOT / "build" / "test-bundles"
 KEPT_SECONDS = 3600
-AWS = TARGETS["aws"]
+_HOST = f"{platform.platform()} {sys.version}"
+AWS, AZURE = TARGETS["aws"], TARGETS["azure"]
 
 
 @cache
@@ -28,7 +29,19 @@ def aws_bundle() -> Path:
 @cache
 def host_bundle() -> Path:
     """The same for this machine and this Python, unpacked. Everybody's: leave it as it is."""
-    return _kept(f"{platform.platform()} {sys.version}", for_host(AWS)) / "unpacked"
+    return _kept(_HOST, for_host(AWS)) / "unpacked"
+
+
+@cache
+def azure_bundle() -> Path:
+    """The archive for Azure Functions."""
+    return _kept("azure", AZURE) / "bundle.zip"
+
+
+@cache
+def azure_host_bundle() -> Path:
+    """The same for this machine and this Python, unpacked. Everybody's: leave it as it is."""
+    return _kept(_HOST, for_host(AZURE)) / "unpacked"
 
 
 @cache
@@ -52,9 +65,10 @@ def run_isolated(bundle: Path, code: str, python: str = sys.executable) -> str:
     return done.stdout
 
 
-def copy_checkout(folder: Path) -> None:
+def copy_checkout(folder: Path, target: Target = AWS) -> None:
     """What a bundle is built from, and what builds it."""
-    for pattern in ("infra/bundle.py", AWS.requirements, "core/**/*.py", f"{AWS.entry}/*.py"):
+    entry = (f"{target.entry}/*.py", f"{target.entry}/host.json")
+    for pattern in ("infra/bundle.py", target.requirements, "core/**/*.py", *entry):
         for path in ROOT.glob(pattern):
             copy = folder / path.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +82,7 @@ def _kept(platform_key: str, target: Target) -> Path:
         _forget_old()
         with tempfile.TemporaryDirectory(dir=KEPT) as folder:
             made = Path(folder, "made")
-            copy_checkout(made / "checkout")
+            copy_checkout(made / "checkout", target)
             kept = KEPT / _digest(platform_key, made / "checkout")
             if kept.exists():
                 kept.touch()

@@ -44,6 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("documents", "invocation"),
     ("settings", "kms"),
     ("app",),
+    ("warm",),
     ("console",),
     ("cli",),
 )
