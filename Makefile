@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/ready
 export DAENA_HOME ?= .kms
 EXAMPLE_POLICY := examples/daena-kms.toml
-TOOLS := awscli azure-worker checkov ministack node sam
+TOOLS := awscli azure-worker checkov ministack node sam terraform
 INSTALLED := $(TOOLS:%=.venv/tools/%/ready) .venv/tools/azurite/ready
 
 .PHONY: rotate test lint bench faults demo-keys demo-aws requirements clean
