@@ -53,10 +53,12 @@ class Machine:
             timeout=120,
         )
 
-    def deployed(self, *options: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def deployed(self, *options: str, tools: bool = True, **environment: str) -> "subprocess.CompletedProcess[str]":
         """With what every deployment needs."""
         policy = str(self.checkout / "examples" / "daena-kms.toml")
-        return self.deploy("--policy", policy, "--subscription", SUBSCRIPTION, "--no-build", *options, **environment)
+        return self.deploy(
+            "--policy", policy, "--subscription", SUBSCRIPTION, "--no-build", *options, tools=tools, **environment
+        )
 
     @property
     def calls(self) -> list[str]:

@@ -7,6 +7,7 @@ Key Vault destroys no single version ("It is not possible to delete previous ver
 `destroy` disables a version for good and marks it, and who may update secrets in the vault could enable it again.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 from ..errors import ConflictError, NotFoundError, RefusedError
@@ -30,7 +31,7 @@ REQUIRED_PERMISSIONS: Permissions = {
     "stage": _PUT,
     "read": ("secrets/getSecret/action",),
     "promote": _PUT,
-    "discard": _CHANGE,
+    "discard": ("secrets/update/action",),
     "label": _CHANGE,
     "disable": _CHANGE,
     "enable": _CHANGE,
@@ -159,10 +160,8 @@ class AzureStore:
 
     def discard(self, key: str, staged: StoredVersion) -> None:
         if staged.staged:
-            copies = self._vault.versions(layout.staged_name(self._name(key)))
-            for copy in copies:
-                if copy.version == staged.version_id and copy.enabled:
-                    self._vault.patch(copy, enabled=False)
+            with contextlib.suppress(NotFoundError):
+                self._vault.patch(layout.staged_name(self._name(key)), staged.version_id, enabled=False)
 
     def label(self, key: str, version: StoredVersion, new: NewVersion) -> StoredVersion:
         found = self._find(key, version)
@@ -186,26 +185,26 @@ class AzureStore:
         return found
 
     def _patched(self, key: str, found: Shown, tags: dict[str, str]) -> Shown:
-        changed = self._vault.patch(found, tags=tags)
+        changed = self._vault.patch(found.name, found.version, tags=tags)
         if key in self._marked and self._marked[key].version == found.version:
             self._marked[key] = changed
         return changed
 
     def disable(self, key: str, version: StoredVersion) -> None:
         for copy in self._unused_copies(key, version):
-            self._vault.patch(copy, enabled=False)
+            self._vault.patch(copy.name, copy.version, enabled=False)
 
     def enable(self, key: str, version: StoredVersion) -> None:
         live, _ = self._live(self._name(key))
         for copy in live:
             if _same(copy, version) and not copy.enabled and layout.DESTROYED not in copy.tags:
-                self._vault.patch(copy, enabled=True)
+                self._vault.patch(copy.name, copy.version, enabled=True)
 
     def destroy(self, key: str, version: StoredVersion) -> None:
         for copy in self._unused_copies(key, version):
             if copy.enabled or layout.DESTROYED not in copy.tags:
                 tags = layout.without_anchor(copy.tags) | {layout.DESTROYED: "yes"}
-                self._vault.patch(copy, enabled=False, tags=tags)
+                self._vault.patch(copy.name, copy.version, enabled=False, tags=tags)
 
     def _unused_copies(self, key: str, version: StoredVersion) -> list[Shown]:
         """Every copy of a version, staged ones too. Raises RefusedError if readers get one of them."""

@@ -127,17 +127,17 @@ class Vault:
     def _written(self, name: str, mark: str) -> Shown | None:
         return next((v for v in self.versions(name) if v.tags.get(layout.WRITE) == mark), None)
 
-    def patch(self, shown: Shown, *, enabled: bool | None = None, tags: Mapping[str, str] | None = None) -> Shown:
+    def patch(
+        self, name: str, version: str, *, enabled: bool | None = None, tags: Mapping[str, str] | None = None
+    ) -> Shown:
         """Change a version's tags (all of them) or whether it is enabled. The same again changes nothing."""
-        about = f"update of version {shown.version} of {shown.name}"
+        about = f"update of version {version} of {name}"
         sent = {} if tags is None else {"tags": dict(tags)}
         done: SecretProperties = asked(
-            lambda: self._client.update_secret_properties(shown.name, shown.version, enabled=enabled, **sent),
-            about,
-            shown.name,
+            lambda: self._client.update_secret_properties(name, version, enabled=enabled, **sent), about, name
         )
         changed = _shown(about, done)
-        self._check(changed, shown.name, shown.version)
+        self._check(changed, name, version)
         if enabled is not None:
             _check(changed.enabled is enabled, f"{about}: it should be enabled={enabled}, and is not")
         return changed
