@@ -111,9 +111,10 @@ def _check_anchor(key: str, anchor: Anchor, chain: Chain, fingerprints: Fingerpr
 def _check_store(store: KeyStore, key: str, chain: Chain, seen: Observed, fingerprints: Fingerprints) -> Iterable[str]:
     records, active = chain.history.versions, chain.head.state.active
     for record in records.values():
-        lying = next((v for v in seen.versions if v.is_recorded(record)), None)
-        if problem := _check_version(store, key, record, lying, fingerprints):
-            yield problem
+        # Where a version was published again there are several; what readers get may be any of them.
+        copies: Sequence[StoredVersion | None] = [v for v in seen.versions if v.is_recorded(record)] or [None]
+        problems = (_check_version(store, key, record, lying, fingerprints) for lying in copies)
+        yield from dict.fromkeys(problem for problem in problems if problem)
     if active is not None and (seen.newest is None or not seen.newest.is_recorded(active)):
         yield f"readers get {_called(seen.newest)}, the manifest says version {active.number} ({active.version_id})"
     burnt = {b.number for b in chain.head.state.burnt}

@@ -204,6 +204,8 @@ def next_step(work: Work, view: View, now: datetime, *, fenced: bool, call_timeo
     if claim.run == work.run and now + call_timeout < claim.lease_until:
         return _own_claim(work, view, claim, fenced=fenced)
     if claim.run != work.run and now < claim.lease_until:
+        if not view.settled:
+            return Look()  # it may have ended since
         held = f"{claim.operation} of version {claim.number} is in progress in another run"
         return Done(Status.IN_PROGRESS, held, claim.lease_until, "if that run has died, its claim ends by itself")
     return _expired_claim(work, view, claim)

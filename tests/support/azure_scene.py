@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from daena_kms.changes import location
 from daena_kms.material import KeyMaterial
-from daena_kms.model import State
+from daena_kms.model import State, Status
 from daena_kms.policy import KeyPolicy
 from daena_kms.stores import azure_layout as layout
 
@@ -76,7 +76,8 @@ class Scene(World):
         """Rotate until the key has so many versions; their materials, the first first."""
         self.rotate()
         for _ in range(count - 1):
-            self.force()
+            outcome = self.force()
+            assert outcome.status is Status.ROTATED, outcome
         return self.materials()
 
     def materials(self) -> list[KeyMaterial]:

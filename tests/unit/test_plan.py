@@ -115,8 +115,11 @@ CASES: dict[str, tuple[Work, KeyState, Observed, bool, bool | None, object]] = {
         _work(), REST, _seen(newest=StoredVersion(1, "id-1", OTHER)), True, None,
         plan.Refuse("readers get version 1, which no claim names", plan.DRIFT_HINT),
     ),
+    "another run's claim, inside its lease, perhaps ended since: look again": (
+        _work(), _claimed(_claim("other")), SEEN, False, None, plan.Look(),
+    ),
     "another run's claim, inside its lease": (
-        _work(), _claimed(_claim("other")), SEEN, False, None,
+        _work(), _claimed(_claim("other")), SEEN, True, None,
         plan.Done(
             Status.IN_PROGRESS, "rotate of version 2 is in progress in another run", NOW + LEASE,
             "if that run has died, its claim ends by itself",

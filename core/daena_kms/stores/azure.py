@@ -93,7 +93,7 @@ class AzureStore:
         return Observed(
             exists=bool(live or staged),
             newest=layout.stored(newest) if newest else None,
-            versions=_in_order(live),
+            versions=_in_order(live, newest),
             staged=tuple(layout.stored(v, staged=True) for v in staged if v.ours and v.enabled),
             ledger=next((v.tags[layout.LEDGER] for v in _ledger_first(newest, live, staged)), ""),
             anchor=_anchor(newest, [*live, *staged]),
@@ -232,9 +232,10 @@ def _same(shown: Shown, version: StoredVersion) -> bool:
     return copy or shown.version == version.version_id
 
 
-def _in_order(live: Sequence[Shown]) -> tuple[StoredVersion, ...]:
+def _in_order(live: Sequence[Shown], newest: Shown | None) -> tuple[StoredVersion, ...]:
     """By number; what has none first, oldest first."""
-    return tuple(sorted(map(layout.stored, live), key=lambda v: (v.number, v.created_at, v.version_id)))
+    ordered = sorted(live, key=lambda v: (layout.number(v.tags), v.created, v is newest, v.version))
+    return tuple(map(layout.stored, ordered))
 
 
 def _marked(newest: Shown | None, live: Sequence[Shown], staged: Sequence[Shown]) -> Shown | None:

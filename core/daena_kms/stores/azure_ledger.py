@@ -49,7 +49,7 @@ def split_url(url: str) -> tuple[str, str, str]:
         account += f"/{segments.pop(0)}"
     container, path = segments[0], "/".join(segments[1:])
     safe = parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK)
-    if not safe or not container or not path or parts.query or parts.fragment or "@" in parts.netloc or "//" in path:
+    if not safe or not container or not path or parts.query or parts.fragment or "@" in parts.netloc or "" in segments:
         raise ConfigurationError(
             f"{url.partition('?')[0]!r} is no address of a blob",
             "write https://ACCOUNT.blob.core.windows.net/container/folder",
