@@ -8,7 +8,7 @@ EXAMPLE_POLICY := examples/daena-kms.toml
 TOOLS := awscli azure-worker checkov ministack node sam terraform
 INSTALLED := $(TOOLS:%=.venv/tools/%/ready) .venv/tools/azurite/ready
 
-.PHONY: rotate test lint bench faults demo-keys demo-aws requirements clean
+.PHONY: rotate test lint bench faults demo-keys demo-aws demo-azure requirements clean
 
 rotate: demo-keys  ## rotate the example's keys on the local store; ARGS="--force --yes --json" passes arguments on
 	@DAENA_POLICY=$${DAENA_POLICY:-$(EXAMPLE_POLICY)} $(BIN)/daena-key-rotate rotate --all $(ARGS)
@@ -18,6 +18,9 @@ demo-keys: $(READY)  ## the two keys of the example that exist before its first 
 
 demo-aws: $(READY) .venv/tools/awscli/ready  ## all of AWS on this machine, without an account
 	@$(BIN)/python -m examples.demo_aws
+
+demo-azure: $(READY) .venv/tools/azure-worker/ready .venv/tools/azurite/ready  ## all of Azure, the same way
+	@$(BIN)/python -m examples.demo_azure
 
 test: $(READY) $(INSTALLED)  ## every test; T="-k name" passes arguments on
 	$(BIN)/python -m pytest -n auto -q $(T)

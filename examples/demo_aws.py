@@ -23,7 +23,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -33,6 +32,7 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from examples.demo import INTERRUPTED, DemoError, Environment, environment, interrupt, say, table, title, unpacked
 from infra.bundle import BUNDLES, ROOT, TARGETS, BundleError, build, for_host
 from tests.support.lambda_runtime import Function, Kind, Result
 
@@ -43,27 +43,14 @@ KEY = "daena-encryption-key"
 SECRET = PREFIX + KEY
 COMMAND = Path(sys.executable).with_name("daena-key-rotate")
 AWS_CLI = ROOT / ".venv/tools/awscli/bin/aws"
-# What a child may know of this environment: nothing that could lead it to a real account, or to a proxy.
-INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
 NO_ACCOUNT = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AWS_EC2_METADATA_DISABLED": "true",
 }
-INTERRUPTED = 130
 
-Environment = dict[str, str]
 Opener = Callable[[str, int], bytes]
 """Opens what a staging label shows; the number is the version's."""
-
-
-class DemoError(Exception):
-    """The demo did not work. `message` says what, `hint` what to do."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
 
 
 class Account(NamedTuple):
@@ -102,26 +89,6 @@ class Account(NamedTuple):
         return boto3.Session(aws_access_key_id="demo", aws_secret_access_key="demo", region_name=REGION).client(  # noqa: S106
             service, endpoint_url=self.url, config=Config(retries={"total_max_attempts": 2}, proxies={})
         )
-
-
-# --- what it prints
-
-
-def title(text: str) -> None:
-    """A step begins."""
-    print(f"\n== {text}", flush=True)
-
-
-def say(name: str, text: str) -> None:
-    """One fact."""
-    print(f"{name:<10} {text}", flush=True)
-
-
-def table(rows: Sequence[Sequence[str]]) -> None:
-    """Aligned columns."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), flush=True)
 
 
 # --- the account
@@ -183,11 +150,6 @@ def make_account(url: str) -> Account:
     return Account(url, key)
 
 
-def environment(wanted: Mapping[str, str]) -> Environment:
-    """The environment of a child."""
-    return {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(wanted)
-
-
 def run(
     command: Sequence[str | Path], account: Account, stdin: bytes | None = None
 ) -> "subprocess.CompletedProcess[bytes]":
@@ -209,14 +171,6 @@ def import_old_keys(account: Account) -> None:
 
 
 # --- the function
-
-
-@contextmanager
-def unpacked(bundle: Path) -> Iterator[Path]:
-    """The archive as Lambda lays it down."""
-    with tempfile.TemporaryDirectory(prefix="daena-demo-") as folder, zipfile.ZipFile(bundle) as archive:
-        archive.extractall(folder)
-        yield Path(folder)
 
 
 def event(name: str, **changed: str) -> dict[str, Any]:
@@ -366,11 +320,6 @@ def loopback(text: str) -> str:
     if parts.scheme != "http" or parts.hostname not in ("127.0.0.1", "::1", "localhost"):
         raise argparse.ArgumentTypeError(f"{text!r} is not on loopback, as http://127.0.0.1:5000 is")
     return text
-
-
-def interrupt(*_: object) -> None:
-    """Ctrl-C and SIGTERM end the demo in order, started in the background too."""
-    raise KeyboardInterrupt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,58 @@
+"""What the demos of all clouds share: how they print, what a child may know, and how they end."""
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+# What a child may know of this environment: nothing that could lead it to a real account, or to a proxy.
+INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
+INTERRUPTED = 130
+
+Environment = dict[str, str]
+
+
+class DemoError(Exception):
+    """The demo did not work. `message` says what, `hint` what to do."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def title(text: str) -> None:
+    """A step begins."""
+    print(f"\n== {text}", flush=True)
+
+
+def say(name: str, text: str) -> None:
+    """One fact."""
+    print(f"{name:<10} {text}", flush=True)
+
+
+def table(rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), flush=True)
+
+
+def environment(wanted: Mapping[str, str]) -> Environment:
+    """The environment of a child."""
+    return {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(wanted)
+
+
+@contextmanager
+def unpacked(bundle: Path) -> Iterator[Path]:
+    """The archive as the platform lays it down."""
+    with tempfile.TemporaryDirectory(prefix="daena-demo-") as folder, zipfile.ZipFile(bundle) as archive:
+        archive.extractall(folder)
+        yield Path(folder)
+
+
+def interrupt(*_: object) -> None:
+    """Ctrl-C and SIGTERM end the demo in order, started in the background too."""
+    raise KeyboardInterrupt
