@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from . import aws_cold_start, aws_rotations, manifests, plans, processes, rotations
+from . import aws_cold_start, aws_rotations, azure_cold_start, azure_rotations, manifests, plans, processes, rotations
 from .durable import Floor
 from .figures import FULL, QUICK, Figure, Scale, table, write_json
 
@@ -49,8 +49,11 @@ def measure(folder: Path, scale: Scale) -> tuple[list[Figure], list[str]]:
     on_aws, calls = _told("aws rotations", lambda: aws_rotations.measure(scale))
     figures += on_aws
     figures += _told("aws cold start", lambda: aws_cold_start.measure(folder, scale))
+    on_azure, asked = _told("azure rotations", lambda: azure_rotations.measure(scale))
+    figures += on_azure
+    figures += _told("azure cold start", lambda: azure_cold_start.measure(scale))
     what_it_does = " ".join((Floor.__doc__ or "").split())
-    return figures, [f"Counted in this run: {writes}.", f"The floor of rotations: {what_it_does}", *calls]
+    return figures, [f"Counted in this run: {writes}.", f"The floor of rotations: {what_it_does}", *calls, *asked]
 
 
 def _told(what: str, work: Callable[[], T]) -> T:

@@ -34,8 +34,8 @@ Steps = dict[str, tuple[float, float]]
 class Starts:
     """Cold starts of one kind."""
 
-    def __init__(self, bundle: Path, kind: str, *python: str) -> None:
-        self._command = (*(python or ISOLATED), CHILD, str(bundle), kind)
+    def __init__(self, bundle: Path, kind: str, *python: str, child: str = CHILD) -> None:
+        self._command = (*(python or ISOLATED), child, str(bundle), kind)
         self.steps: list[Steps] = []
 
     def take(self, *, counted: bool = True) -> None:
@@ -64,7 +64,7 @@ def measure(folder: Path, scale: Scale) -> list[Figure]:
         each.take(counted=False)  # into the disk's cache; leaves bytecode behind where there is to be any
     python = []
     for number in range(scale.cold_rounds):
-        python.append(_python())
+        python.append(python_itself())
         for each in every if number % 2 else reversed(every):
             each.take()
     return [
@@ -96,7 +96,8 @@ def _clients(ours: Starts, boto3: Starts) -> list[Figure]:
     return [compared(GROUP, f"of it: {name}", ours.step(name), "ms", boto3.step(name), "with boto3") for name in made]
 
 
-def _python() -> float:
+def python_itself() -> float:
+    """What Python takes before anything is imported."""
     code = "import time; print(time.process_time() * 1e3)"
     done = subprocess.run((*ISOLATED, "-c", code), check=True, capture_output=True, env=ENVIRONMENT, cwd="/")
     return float(done.stdout)

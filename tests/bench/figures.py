@@ -27,6 +27,8 @@ class Scale(Struct, frozen=True):
     aws_keys: int = 32
     aws_rounds: int = 7
     aws_counted_keys: int = 3
+    azure_keys: int = 32
+    azure_rounds: int = 5
     cold_rounds: int = 11
 
 
@@ -44,6 +46,8 @@ QUICK = Scale(
     aws_keys=4,
     aws_rounds=2,
     aws_counted_keys=1,
+    azure_keys=4,
+    azure_rounds=2,
     cold_rounds=2,
 )
 
