@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # What a child may know of this environment: nothing that could lead it to a real account, or to a proxy.
-INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
+INHERITED = ("PATH", "HOME", "LANG")
 INTERRUPTED = 130
 
 Environment = dict[str, str]
@@ -42,7 +42,22 @@ def table(rows: Sequence[Sequence[str]]) -> None:
 
 def environment(wanted: Mapping[str, str]) -> Environment:
     """The environment of a child."""
-    return {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(wanted)
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    return inherited | {"TMPDIR": tempfile.gettempdir()} | dict(wanted)
+
+
+@contextmanager
+def workplace() -> Iterator[None]:
+    """One folder for everything temporary, of this process and of its children. It is gone in the end.
+
+    An interrupt may come between making a folder and the promise to remove it, so there is one that holds them all.
+    """
+    with tempfile.TemporaryDirectory(prefix="daena-demo-") as folder:
+        before, tempfile.tempdir = tempfile.tempdir, folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
 
 @contextmanager

@@ -32,7 +32,18 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from examples.demo import INTERRUPTED, DemoError, Environment, environment, interrupt, say, table, title, unpacked
+from examples.demo import (
+    INTERRUPTED,
+    DemoError,
+    Environment,
+    environment,
+    interrupt,
+    say,
+    table,
+    title,
+    unpacked,
+    workplace,
+)
 from infra.bundle import BUNDLES, ROOT, TARGETS, BundleError, build, for_host
 from tests.support.lambda_runtime import Function, Kind, Result
 
@@ -333,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A thread of the Runtime API complains when the function's process is ended while a connection is open.
     complaints = io.StringIO()
     try:
-        with no_account(), redirect_stderr(complaints):
+        with workplace(), no_account(), redirect_stderr(complaints):
             demo(asked.endpoint)
     except (DemoError, BundleError) as problem:
         print(complaints.getvalue(), end="", file=sys.stderr)

@@ -1,9 +1,13 @@
 """Fixtures that every test may use."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+# Read once, when gRPC is first used. Its handlers would end a child that a test forks off with less than it had.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 from tests.support.worlds import BACKENDS, SERVED, Backend, Clock, World, seeded
 

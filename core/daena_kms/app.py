@@ -29,10 +29,12 @@ from .stores.base import KeyStore
 if TYPE_CHECKING:
     from .stores.aws_calls import Aws
     from .stores.azure_calls import Azure
+    from .stores.gcp_calls import Gcp
 
 HOME_MANIFESTS = "home:manifests"  # moves with DAENA_HOME, so a vault that is copied as a whole stays whole
 _SPACE_PROBE_BYTES = 1 << 16
 # What the platform sets where a managed identity can be asked for, and where an Azure Function runs.
+_GCS = "gs:"  # how addresses in Cloud Storage begin
 _IN_AZURE = ("IDENTITY_ENDPOINT", "FUNCTIONS_WORKER_RUNTIME")
 
 
@@ -59,6 +61,14 @@ class Clouds:
         managed = any(name in os.environ for name in _IN_AZURE)
         login = azure_calls.Login(s.azure_tenant, s.azure_client, s.azure_secret, managed)
         return azure_calls.Azure(lambda: azure_calls.credential(login), call_timeout=s.call_timeout)
+
+    @cached_property
+    def gcp(self) -> "Gcp":
+        from .stores import gcp_calls  # noqa: PLC0415
+
+        s = self._settings
+        path = s.gcp_credentials
+        return gcp_calls.Gcp(lambda: gcp_calls.credentials(path), project=s.gcp_project, call_timeout=s.call_timeout)
 
 
 class Connection(Struct, frozen=True):
@@ -163,7 +173,8 @@ def _installed() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as missing:
-        extra = "azure" if str(missing.name).startswith("azure") else "aws"
+        package = str(missing.name).partition(".")[0]
+        extra = {"azure": "azure", "google": "gcp", "google_crc32c": "gcp", "grpc": "gcp"}.get(package, "aws")
         raise ConfigurationError(
             f"the package {missing.name} is not installed", f"pip install 'daena-kms[{extra}]'"
         ) from None
@@ -178,9 +189,7 @@ def open_store(settings: Settings, ledger: str, clouds: Clouds, *, create: bool)
         return _open_aws(settings, ledger, clouds), []
     if settings.provider == "azure":
         return _open_azure(settings, ledger, clouds), []
-    raise ConfigurationError(
-        f"the provider {settings.provider!r} is not part of this version", "see CHANGELOG.md; local, aws and azure are"
-    )
+    return _open_gcp(settings, ledger, clouds), []
 
 
 def _open_local(settings: Settings, ledger: str, *, create: bool) -> tuple[KeyStore, list[str]]:
@@ -221,6 +230,7 @@ def _open_aws(settings: Settings, ledger: str, clouds: Clouds) -> KeyStore:
 
 def _open_azure(settings: Settings, ledger: str, clouds: Clouds) -> KeyStore:
     from .stores import azure, azure_layout, azure_secrets  # noqa: PLC0415
+    from .stores.pace import Pace  # noqa: PLC0415
 
     if not settings.azure_vault:
         raise ConfigurationError("AZURE_KEY_VAULT_URL is not set", "name the vault: https://NAME.vault.azure.net")
@@ -228,11 +238,38 @@ def _open_azure(settings: Settings, ledger: str, clouds: Clouds) -> KeyStore:
         raise ConfigurationError(
             f"DAENA_MANIFEST_URL has {len(ledger)} characters", f"at most {azure_layout.LONGEST_TAG} fit beside a key"
         )
-    pace = azure_secrets.Pace(azure_secrets.CREATES, azure_secrets.PER_SECONDS, time.monotonic, time.sleep)
+    pace = Pace(azure_secrets.CREATES, azure_secrets.PER_SECONDS, time.monotonic, time.sleep)
     token = lambda: os.urandom(16).hex()  # noqa: E731
     vault = azure_secrets.Vault(clouds.azure, settings.azure_vault, pace=pace, token=token, sleep=time.sleep)
     return azure.AzureStore(
         vault, prefix=settings.prefix, ledger=ledger, actor=clouds.azure.identity.actor, entropy=os.urandom
+    )
+
+
+def _open_gcp(settings: Settings, ledger: str, clouds: Clouds) -> KeyStore:
+    from .stores import gcp, gcp_layout, gcp_secrets  # noqa: PLC0415
+    from .stores.pace import Pace  # noqa: PLC0415
+
+    if not settings.gcp_project:
+        raise ConfigurationError("GCP_PROJECT_ID is not set", "name the project of the secrets by its id")
+    if len(ledger) > gcp_layout.LONGEST_LEDGER:
+        raise ConfigurationError(
+            f"DAENA_MANIFEST_URL has {len(ledger)} characters", f"at most {gcp_layout.LONGEST_LEDGER} fit beside a key"
+        )
+    secrets = gcp_secrets.Secrets(
+        clouds.gcp,
+        settings.gcp_endpoint,
+        locations=settings.gcp_locations,
+        pace=lambda most, seconds: Pace(most, seconds, time.monotonic, time.sleep),
+        sleep=time.sleep,
+    )
+    return gcp.GcpStore(
+        secrets,
+        prefix=settings.prefix,
+        ledger=ledger,
+        actor=clouds.gcp.actor,
+        entropy=os.urandom,
+        sleep=time.sleep,
     )
 
 
@@ -247,6 +284,10 @@ def open_ledger(settings: Settings, clouds: Clouds) -> tuple[Ledger, list[str]]:
         from .stores import azure_ledger  # noqa: PLC0415
 
         return azure_ledger.BlobLedger(clouds.azure, settings.manifest_url), []
+    if settings.manifest_url.startswith(_GCS):
+        from .stores import gcp_ledger  # noqa: PLC0415
+
+        return gcp_ledger.GcsLedger(clouds.gcp, settings.manifest_url), []
     folder = ledger_folder(settings)
     address, warnings = settings.manifest_url or HOME_MANIFESTS, []
     if not settings.manifest_url and settings.provider != "local":
@@ -264,7 +305,7 @@ def _is_blob(url: str) -> bool:
 def _folders(settings: Settings) -> list[Path]:
     """The local folders that are written to."""
     vault = [settings.home] if settings.provider == "local" else []
-    served = settings.manifest_url.startswith("s3:") or _is_blob(settings.manifest_url)
+    served = settings.manifest_url.startswith(("s3:", _GCS)) or _is_blob(settings.manifest_url)
     return vault if served else [*vault, ledger_folder(settings)]
 
 
@@ -279,8 +320,8 @@ def ledger_folder(settings: Settings) -> Path:
     if url.scheme != "file" or url.netloc not in ("", "localhost") or not url.path.startswith("/"):
         raise ConfigurationError(
             f"DAENA_MANIFEST_URL {settings.manifest_url!r} is no address that this version knows",
-            "use s3://bucket/folder, https://ACCOUNT.blob.core.windows.net/container/folder, file:///absolute/folder, "
-            "or nothing",
+            "use s3://bucket/folder, https://ACCOUNT.blob.core.windows.net/container/folder, gs://bucket/folder, "
+            "file:///absolute/folder, or nothing",
         )
     return Path(unquote(url.path))
 
@@ -301,6 +342,10 @@ def _policy_bytes(settings: Settings, clouds: Clouds) -> bytes:
         from .stores import azure_ledger  # noqa: PLC0415
 
         return azure_ledger.read_blob(clouds.azure, settings.policy)
+    if settings.policy.startswith(_GCS):
+        from .stores import gcp_ledger  # noqa: PLC0415
+
+        return gcp_ledger.read_object(clouds.gcp, settings.policy)
     try:
         return Path(settings.policy).read_bytes()
     except OSError as problem:

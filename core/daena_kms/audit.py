@@ -8,13 +8,15 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from .errors import IntegrityError, KmsError
+from . import plan
+from .errors import IntegrityError, KmsError, NotFoundError, RefusedError
 from .journal import unsealed, walk
 from .keyring import Fingerprints, Keyring, Trust
 from .ledger import Ledger
 from .manifest import EMPTY, Head, History
 from .model import Anchor, Observed, State, StoredVersion, VersionRecord
 from .names import RESERVED_KEY
+from .recognition import recognised
 from .stores.base import KeyStore
 from .trust import Root, read_root
 
@@ -84,6 +86,7 @@ def verify_key(store: KeyStore, ledger: Ledger, keyring: Keyring, key: str, now:
     warnings: list[str] = []
     try:
         seen = store.observe(key)
+        seen = recognised(store, key, seen, keyring.fingerprints, chain.head.state, chain.history)
         if store.fenced:
             seen = seen.with_published(chain.history.versions)
         if seen.ledger not in ("", ledger.address):
@@ -93,6 +96,10 @@ def verify_key(store: KeyStore, ledger: Ledger, keyring: Keyring, key: str, now:
             problems += _check_anchor(key, seen.anchor, chain, keyring.fingerprints)
         problems += _check_store(store, key, chain, seen, keyring.fingerprints)
         warnings += _warnings(chain, seen, now)
+        for stray in plan.strays(chain.head.state, seen):
+            problem = _check_stray(store, key, chain, stray, keyring.fingerprints)
+            left = f"version {stray.number} was left by a run that was given up: the next tick adopts it"
+            (problems if problem else warnings).append(problem or left)
     except KmsError as problem:
         problems.append(problem.line)
     return KeyAudit(key, audit.entries, tuple(problems), tuple(warnings), audit.head)
@@ -117,16 +124,18 @@ def _check_store(store: KeyStore, key: str, chain: Chain, seen: Observed, finger
         yield from dict.fromkeys(problem for problem in problems if problem)
     if active is not None and (seen.newest is None or not seen.newest.is_recorded(active)):
         yield f"readers get {_called(seen.newest)}, the manifest says version {active.number} ({active.version_id})"
-    burnt = {b.number for b in chain.head.state.burnt}
+    strays = plan.strays(chain.head.state, seen)
     held = chain.head.state.claim.number if chain.head.state.claim else 0
     for version in seen.versions:
         if version.number in records:
             if not version.is_recorded(records[version.number]):
                 yield f"the store has {_called(version)}, which is not the one that the manifest knows"
+            elif version.loose:
+                yield f"version {version.number} has lost the mark that keeps it: a rotation or `adopt` gives it back"
         elif not version.number:
             yield f"the store has {version.version_id}, which is no version of ours"
-        elif version.number not in burnt and version.number != held:
-            yield f"version {version.number} lies in the store, but no entry knows it"
+        elif version not in strays and version.number != held:
+            yield f"{_called(version)} lies in the store, but no entry knows it"
 
 
 def _called(version: StoredVersion | None) -> str:
@@ -142,6 +151,8 @@ def _check_version(
         return f"version {record.number} is {record.state}, but the store still gives it out"
     if record.state is State.DESTROYED:
         return ""
+    if lying is None and record.state is State.DISABLED and record.destroy_at is not None:
+        return ""  # the store had been told to destroy it; the next tick records that it has
     if lying is None:
         return f"version {record.number} is {record.state}, but the store does not have it"
     if record.state is State.DISABLED:
@@ -153,6 +164,15 @@ def _check_version(
     return ""
 
 
+def _check_stray(store: KeyStore, key: str, chain: Chain, stray: StoredVersion, fingerprints: Fingerprints) -> str:
+    named = next(burnt for burnt in chain.head.state.burnt if burnt.number == stray.number)
+    try:
+        fingerprints.check(key, store.read(key, stray), named.fingerprint)
+    except (IntegrityError, NotFoundError, RefusedError) as problem:
+        return f"{_called(stray)} lies in the store under a number that was given up, but: {problem.message}"
+    return ""
+
+
 def _warnings(chain: Chain, seen: Observed, now: datetime) -> Iterable[str]:
     state = chain.head.state
     yield from seen.notes
@@ -161,6 +181,3 @@ def _warnings(chain: Chain, seen: Observed, now: datetime) -> Iterable[str]:
         yield f"{state.claim.operation} of version {state.claim.number} is open; its lease {late}"
     elif seen.staged:
         yield f"{len(seen.staged)} staged copies that no run needs: the next rotation takes them away"
-    for burnt in state.burnt:
-        if seen.published(burnt.number, burnt.fingerprint):
-            yield f"version {burnt.number} was left by a run that was given up: the next tick adopts it"

@@ -47,7 +47,7 @@ def apply(run: "Run", claim: Claim, view: plan.View) -> list[VersionRecord]:
     history = run.past.history()
     now = run.tools.clock()
     if claim.operation is Operation.ADOPT:
-        return _adopt(run, history, view.seen, claim)
+        return _adopt(run, history, view, claim)
     if claim.operation is Operation.RETIRE:
         retirable = lifecycle.retirable(history.versions.values(), run.policy or KeyPolicy(), now)
         return [_disable(run, view, record) for record in retirable]
@@ -59,12 +59,14 @@ def apply(run: "Run", claim: Claim, view: plan.View) -> list[VersionRecord]:
         lifecycle.check_enable(run.key, record)
         run.last_look(view)
         run.store.enable(run.key, location(record))
-        return [replace(record, state=State.DECRYPT_ONLY)]
+        return [replace(record, state=State.DECRYPT_ONLY, destroy_at=None)]
     if record.destroy_at is None:
         raise RefusedError(f"the destruction of version {record.number} of {run.key} was cancelled")
     lifecycle.check_destroy(run.key, history.versions, record, run.policy or KeyPolicy(), now)
     run.last_look(view)
-    run.store.destroy(run.key, location(record))
+    pending = run.store.destroy(run.key, location(record))
+    if pending is not None:  # the store waits: it is recorded as destroyed when it is
+        return [replace(record, state=State.DISABLED, destroy_at=pending)]
     return [replace(record, state=State.DESTROYED, destroy_at=None)]
 
 
@@ -74,6 +76,8 @@ class Found(Struct, frozen=True):
     version: StoredVersion
     known: VersionRecord | None
     material: KeyMaterial | None
+    bare: bool = False
+    """It lies there without our marks."""
 
 
 def adoptable(run: "Run", history: History, seen: Observed) -> list[Found]:
@@ -89,21 +93,81 @@ def adoptable(run: "Run", history: History, seen: Observed) -> list[Found]:
         raise RefusedError(
             f"a version of {run.key} cannot be marked as ours: {seen.crowded}", "take some away, then adopt"
         )
-    return [_found(run, version, history.versions.get(version.number)) for version in _numbered(run, seen)]
+    bare = {version.version_id for version in seen.versions if not version.number}
+    found = [
+        replace(_found(run, version, history), bare=version.version_id in bare)
+        for version in _numbered(run, history, seen)
+    ]
+    _check_readable(run, found, seen.newest)
+    return _without_copies(run, found, seen.newest.version_id)
 
 
-def _numbered(run: "Run", seen: Observed) -> Iterator[StoredVersion]:
-    """What lies there; versions without a number of ours get the next free ones, in the order of the store."""
-    free = max(run.head.state.highest, *(version.number for version in seen.versions))
+def _check_readable(run: "Run", found: list[Found], newest: StoredVersion) -> None:
+    """What becomes active is what readers get. A version that our own manifest knows as disabled is enabled for it."""
+    current = next((each for each in found if each.version.version_id == newest.version_id), None)
+    if current is None:
+        raise RefusedError(
+            f"readers of {run.key} get {newest.version_id}, which is destroyed",
+            "`rotate KEY --force` gives them a version again; where the manifest is lost, add one by hand, then adopt",
+        )
+    known = current.known
+    if not newest.enabled and (known is None or known.state is not State.DISABLED):
+        about = f"version {current.version.number} of {run.key} ({newest.version_id})"
+        raise RefusedError(f"{about} would become active, but is disabled", "enable it in the store first")
+
+
+def _numbered(run: "Run", history: History, seen: Observed) -> Iterator[StoredVersion]:
+    """What lies there, each with a number: its own; where our marks are gone, what is known of it; or the next free.
+
+    The free ones go by the order of the store.
+    """
+    numbers = {version.version_id: version.number or _known_number(run, history, version) for version in seen.versions}
+    free = max(run.head.state.highest, *numbers.values())
     for version in seen.versions:
-        free += not version.number
-        yield version if version.number else replace(version, number=free)
+        number = numbers[version.version_id]
+        free += not number
+        yield replace(version, number=number or free)
 
 
-def _found(run: "Run", version: StoredVersion, known: VersionRecord | None) -> Found:
+def _known_number(run: "Run", history: History, version: StoredVersion) -> int:
+    """The number of a version without marks: what an entry says of its place, or what its value was written for.
+
+    Only a hint: whoever has a number has its fingerprint too, or is refused. Where versions never have marks they were
+    recognised before, and their places are no names: a secret made anew counts from 1 again.
+    """
+    if not run.store.marked:
+        return 0
+    living = (record for record in history.versions.values() if not record.lost)
+    return next((record.number for record in living if record.version_id == version.version_id), version.written)
+
+
+def _without_copies(run: "Run", found: list[Found], current: str) -> list[Found]:
+    """One for each number: where nothing is moved, a version that was published again lies there several times."""
+    kept: dict[int, Found] = {}
+    for each in found:
+        number = each.version.number
+        other = kept.get(number)
+        if other is not None and _fingerprint(run, other) != _fingerprint(run, each):
+            raise RefusedError(
+                f"number {number} of {run.key} cannot be adopted: two versions have it, and they are not the same "
+                f"({other.version.version_id}, {each.version.version_id})",
+                "take our marks from the one that is none of ours",
+            )
+        if other is None or other.version.version_id != current:
+            kept[number] = each
+    return list(kept.values())
+
+
+def _fingerprint(run: "Run", found: Found) -> str:
+    return found.version.fingerprint if found.material is None else run.fingerprints.of(run.key, found.material)
+
+
+def _found(run: "Run", version: StoredVersion, history: History) -> Found:
+    known = history.versions.get(version.number)
     about = f"version {version.number} of {run.key} ({version.version_id})"
     if not version.enabled:
-        if known is None and not version.fingerprint:
+        same_place = known is not None and known.version_id == version.version_id
+        if not version.fingerprint and (known is None or (version.written and not same_place)):
             raise RefusedError(
                 f"{about} is disabled, and nothing says what it holds",
                 "enable it in the store first, or take it away there",
@@ -111,43 +175,78 @@ def _found(run: "Run", version: StoredVersion, known: VersionRecord | None) -> F
         return Found(version, known, None)
     material = run.store.read(run.key, version)
     try:
-        if known is not None:
-            # A known number keeps its material for ever: what was swapped is not taken in under it.
-            run.fingerprints.check(run.key, material, known.fingerprint)
+        if named := known.fingerprint if known is not None else history.claimed.get(version.number):
+            # A number keeps its material for ever, also one that was given up: what was swapped is not taken in there.
+            run.fingerprints.check(run.key, material, named)
         KeySpec.of_length(len(material))
     except (IntegrityError, ConfigurationError) as problem:
         raise RefusedError(f"{about} cannot be adopted: {problem.message}", "take it away in the store") from None
     return Found(version, known, material)
 
 
-def _adopt(run: "Run", history: History, seen: Observed, claim: Claim) -> list[VersionRecord]:
+def _adopt(run: "Run", history: History, view: plan.View, claim: Claim) -> list[VersionRecord]:
     """Records for everything the store holds and the manifest does not know; what readers get becomes active."""
+    seen = view.seen
     now, current = run.tools.clock(), seen.newest.version_id if seen.newest else ""
     every = adoptable(run, history, seen)
     newest = next(found.version.number for found in every if found.version.version_id == current)
     if newest in history.versions and history.versions[newest].state is State.DISABLED:
+        run.last_look(view)
         run.store.enable(run.key, location(history.versions[newest]))  # readers get it: it is to be found as a kept one
-    records = [_restated(found.known or _adopted_record(run, found, claim, now), newest, now) for found in every]
+    records = [_restated(_record(run, found, claim, view), newest, now) for found in every]
+    for found, record in zip(every, records, strict=True):
+        if found.version.loose and found.known is not None and record.state in (State.ACTIVE, State.DECRYPT_ONLY):
+            _label(run, found.version, record.fingerprint, record.spec, view)
     held = {record.number for record in records}
-    lost = [v for v in history.versions.values() if v.number not in held and v.state is not State.DESTROYED]
-    return records + [replace(v, state=State.DESTROYED, lost=True) for v in lost]
+    unseen = [v for v in history.versions.values() if v.number not in held and v.state is not State.DESTROYED]
+    lost = [v for v in unseen if not _can_be_read(run, v)]
+    still_there = [_restated(v, newest, now) for v in unseen if v not in lost]
+    return records + still_there + [replace(v, state=State.DESTROYED, lost=True) for v in lost]
 
 
-def _adopted_record(run: "Run", found: Found, claim: Claim, now: datetime) -> VersionRecord:
+def _can_be_read(run: "Run", record: VersionRecord) -> bool:
+    """True if a version that the store does not show is given out all the same, asked for by its number."""
+    try:
+        run.fingerprints.check(run.key, run.store.read(run.key, location(record)), record.fingerprint)
+    except (IntegrityError, NotFoundError, RefusedError):
+        return False
+    return True
+
+
+def _record(run: "Run", found: Found, claim: Claim, view: plan.View) -> VersionRecord:
+    """The record of a version: the manifest's, once our marks are on it again where they were gone; or a new one."""
+    known = found.known
+    if known is None:
+        return _adopted_record(run, found, claim, view)
+    if found.bare:
+        _label(run, found.version, known.fingerprint, known.spec, view)
+    if known.lost and not found.version.destroyed:  # an adoption did not find it; it has been checked by now
+        return replace(known, lost=False, state=State.DISABLED if found.material is None else State.DECRYPT_ONLY)
+    return known
+
+
+def _label(run: "Run", version: StoredVersion, fingerprint: str, spec: str, view: plan.View) -> StoredVersion:
+    rotation_id = plan.rotation_id(run.key, run.head.state.incarnation, version.number)
+    run.last_look(view)  # marks take no condition either, and a late writer's would lie on what another run has made
+    return run.store.label(run.key, version, NewVersion(version.number, rotation_id, fingerprint, spec))
+
+
+def _adopted_record(run: "Run", found: Found, claim: Claim, view: plan.View) -> VersionRecord:
     """The record of a version that no entry knows. One that can be read gets its number written on it where it lies."""
-    version, material = found.version, found.material
-    fingerprint, spec = version.fingerprint, version.spec
+    version, material, now = found.version, found.material, run.tools.clock()
+    fingerprint, spec, state = version.fingerprint, version.spec, State.DECRYPT_ONLY
     if material is not None:
         spec, fingerprint = KeySpec.of_length(len(material)).name, run.fingerprints.of(run.key, material)
-        rotation_id = plan.rotation_id(run.key, run.head.state.incarnation, version.number)
-        version = run.store.label(run.key, version, NewVersion(version.number, rotation_id, fingerprint, spec))
+        version = _label(run, version, fingerprint, spec, view)
+    else:
+        state = State.DESTROYED if version.destroyed else State.DISABLED
     made_at = claim.made_at or min(found.version.created_at or now, now)  # the store's clock may be ahead
     return VersionRecord(
-        number=version.number,
+        number=found.version.number,
         version_id=version.version_id,
         fingerprint=fingerprint,
         spec=spec,
-        state=State.DISABLED if material is None else State.DECRYPT_ONLY,
+        state=state,
         made_at=made_at,
         active_since=made_at,
     )
@@ -228,6 +327,8 @@ class Marks:
             claim = head.state.claim
             if claim is not None and (claim.operation, claim.number) == (Operation.DESTROY, number):
                 raise RefusedError(f"version {number} of {key} is being destroyed: it is too late", "see `history`")
+            if record.state is State.DISABLED:
+                self._store.disable(key, location(record))  # a store that waits to destroy it waits no longer
             kept = replace(record, destroy_at=None)
             return self._rescheduled(Event.DESTROY_CANCELLED, kept, head, history, policy, reason)
 

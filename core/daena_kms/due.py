@@ -13,9 +13,10 @@ class Verdict(Struct, frozen=True):
     """What a tick does about one key, decided from the store's listing alone."""
 
     status: Status
-    """DUE (look at it and act), NOT_DUE, WAITING (for its window), PAUSED or UNMANAGED."""
+    """DUE (look at it and act), NOT_DUE, WAITING (for its window), PAUSED, UNMANAGED or FAILED (for a person)."""
     reason: str
     next_at: datetime | None = None
+    hint: str = ""
 
 
 def limit(key: str, policy: KeyPolicy) -> timedelta:
@@ -77,7 +78,11 @@ def assess(row: InventoryRow | None, key: str, policy: KeyPolicy | None, now: da
         return Verdict(Status.DUE, "the store and the manifest have to be compared")
     if _needs_attention(anchor, now):
         return Verdict(Status.DUE, "something was left open or scheduled")
-    return _by_age(key, policy, anchor, anchor.active_since, now, tick)
+    verdict = _by_age(key, policy, anchor, anchor.active_since, now, tick)
+    if row.disabled and verdict.status is not Status.DUE:  # a rotation gives readers a version again
+        reason = f"version {row.newest} is active, but somebody disabled it in the store: readers get nothing"
+        return Verdict(Status.FAILED, reason, hint="enable it there; or rotate the key with `--force`")
+    return verdict
 
 
 def _unmanaged(row: InventoryRow | None, now: datetime) -> Verdict:

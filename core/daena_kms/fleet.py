@@ -56,6 +56,14 @@ class Limits(Struct, frozen=True):
     budget_seconds: float | None = None
 
 
+class Tried(Struct, frozen=True):
+    """What came of one key's work item."""
+
+    outcome: Outcome
+    active_since: datetime | None = None
+    """Since when its active version is in use, as far as the store's listing or the run has shown it."""
+
+
 class Report(Struct, frozen=True):
     """What a fleet run did: one outcome per key, in the keys' order."""
 
@@ -117,17 +125,17 @@ class Fleet:
         """Plan, then rotate what is due. Time is taken once; what does not fit into the budget is deferred."""
         now = self.tools.clock()
         planned = self.plan(order, now)
-        outcomes = {item.key: _untouched(item) for item in planned if item.verdict.status is not Status.DUE}
-        for outcome in outcomes.values():
-            progress(outcome)
+        tried = {i.key: Tried(_untouched(i), _since(i)) for i in planned if i.verdict.status is not Status.DUE}
+        for each in tried.values():
+            progress(each.outcome)
         todo = sorted((i for i in planned if i.verdict.status is Status.DUE), key=_oldest_first)
-        outcomes.update((outcome.key, outcome) for outcome in self._rotate(todo, order, now, progress))
-        return self._report(planned, outcomes, now)
+        tried.update((each.outcome.key, each) for each in self._rotate(todo, order, now, progress))
+        return self._report(planned, tried, now)
 
-    def _report(self, planned: Sequence[Planned], outcomes: Mapping[str, Outcome], now: datetime) -> Report:
-        done = tuple(outcomes[item.key] for item in planned)
-        old = [item for item in planned if outcomes[item.key].status not in (Status.CREATED, Status.ROTATED)]
-        since = {i.key: i.anchor.active_since for i in old if i.policy and i.anchor and i.anchor.active_since}
+    def _report(self, planned: Sequence[Planned], tried: Mapping[str, Tried], now: datetime) -> Report:
+        done = tuple(tried[item.key].outcome for item in planned)
+        old = [i for i in planned if tried[i.key].outcome.status not in (Status.CREATED, Status.ROTATED)]
+        since = {i.key: at for i in old if i.policy and (at := tried[i.key].active_since)}
         overdue = [i.key for i in old if i.policy and i.key in since and due.overdue(i.policy, since[i.key], now)]
         oldest = max((now - active_since for active_since in since.values()), default=timedelta(0))
         finished = self.tools.clock()
@@ -151,17 +159,18 @@ class Fleet:
             return False
         return row.anchor is None or self.tools.journal.genuine(row.key, row.anchor)
 
-    def _rotate(self, todo: Sequence[Planned], order: Order, now: datetime, progress: Progress) -> Iterable[Outcome]:
+    def _rotate(self, todo: Sequence[Planned], order: Order, now: datetime, progress: Progress) -> Iterable[Tried]:
         started = self._monotonic()
         budget = self.limits.budget_seconds
 
-        def work(item: Planned) -> Outcome:
+        def work(item: Planned) -> Tried:
             if budget is not None and self._monotonic() - started >= budget:
-                outcome = Outcome(item.key, Status.DEFERRED, "no time left in this run: the next one takes it")
+                late = Outcome(item.key, Status.DEFERRED, "no time left in this run: the next one takes it")
+                tried = Tried(late, _since(item))
             else:
-                outcome = rotate_one(self.tools, item, order, now, self.tick)
-            progress(outcome)
-            return outcome
+                tried = rotate_one(self.tools, item, order, now, self.tick)
+            progress(tried.outcome)
+            return tried
 
         with ThreadPoolExecutor(max_workers=max(1, self.limits.concurrency)) as pool:
             try:
@@ -171,24 +180,38 @@ class Fleet:
                 raise
 
 
-def rotate_one(tools: Tools, item: Planned, order: Order, now: datetime, tick: Tick) -> Outcome:
+def rotate_one(tools: Tools, item: Planned, order: Order, now: datetime, tick: Tick) -> Tried:
     """One key of a run, whatever happens: its rotation if it is due, then what is scheduled for its old versions."""
     run: Run | None = None
     try:
         run = Run(tools, _work(tools, item, order, now, tick), item.policy, anchor=item.anchor, seen=item.seen)
-        outcome = replace(run.execute(), why=item.verdict.reason)
+        outcome = run.execute()
+        if run.work.operation is Operation.CREATE and outcome.status is Status.NOT_DUE:
+            # It is there after all, and no listing may ever show it: what a tick does with such a key it does now.
+            notes, there = run.notes, replace(item, exists=True)
+            run = Run(tools, _work(tools, there, order, now, tick), item.policy, past=run.past)
+            run.notes = notes
+            outcome = run.execute()
+        outcome = replace(outcome, why=item.verdict.reason)
         attention = run.head.state.attention_at
-        if attention is None or attention > tools.clock() or outcome.status is Status.IN_PROGRESS:
-            return outcome
-        return _housekeeping(tools, item, outcome, run)
+        if attention is not None and attention <= tools.clock() and outcome.status is not Status.IN_PROGRESS:
+            outcome = _housekeeping(tools, item, outcome, run)
     except KmsError as problem:
         log.warning("key failed", extra={"key": item.key, "problem": problem.message})
-        return replace(_failed(item, problem.message, problem.hint), stuck=_stuck(tools, item, run))
+        outcome = replace(_failed(item, problem.message, problem.hint), stuck=_stuck(tools, item, run))
     except Exception as bug:  # noqa: BLE001  # one bad key never stops the others, not even by a bug of ours
         # The text of an unknown error might hold anything, so only its kind is told.
         log.error("key failed", extra={"key": item.key, "problem": type(bug).__name__})  # noqa: TRY400  # see above
         hint = "this is a bug of ours: please report it"
-        return _failed(item, f"unexpected {type(bug).__name__}", hint)
+        outcome = _failed(item, f"unexpected {type(bug).__name__}", hint)
+    return Tried(outcome, _since(item, run))
+
+
+def _since(item: Planned, run: Run | None = None) -> datetime | None:
+    active = run.head.state.active if run is not None else None
+    if active is not None:
+        return active.active_since
+    return item.anchor.active_since if item.anchor is not None else None
 
 
 def _stuck(tools: Tools, item: Planned, run: Run | None) -> bool:
@@ -208,13 +231,13 @@ def _work(tools: Tools, item: Planned, order: Order, now: datetime, tick: Tick) 
     if item.policy is None:
         # Nothing is rotated without a policy; what an earlier run left open is still brought to its end.
         operation, limit = Operation.ROTATE, NEVER
-    elif not item.exists:
-        if not item.policy.create and not _anywhere(tools, item.key):
-            raise NotFoundError(
-                f"{item.key} does not exist, and its policy does not say create = true",
-                "a typo? otherwise `create` it, `import` it, or set create = true",
-            )
+    elif not item.exists and item.policy.create:
         operation, limit = Operation.CREATE, None
+    elif not item.exists and not _anywhere(tools, item.key):
+        raise NotFoundError(
+            f"{item.key} does not exist, and its policy does not say create = true",
+            "a typo? otherwise `create` it, `import` it, or set create = true",
+        )
     elif item.policy.window is not None and item.policy.window.closes(now) is None:
         operation, limit = Operation.ROTATE, NEVER  # looked at for another reason than its age
     else:
@@ -279,6 +302,8 @@ _UNTOUCHED = {
 
 def _untouched(item: Planned) -> Outcome:
     verdict = item.verdict
+    if verdict.status is Status.FAILED:
+        return _failed(item, verdict.reason, verdict.hint)
     message = _UNTOUCHED[verdict.status]
     if verdict.status is Status.DUE and not item.exists:
         makes = item.policy is not None and item.policy.create

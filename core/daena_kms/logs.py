@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Iterator
+from typing import Any
 
 _OWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
@@ -31,3 +33,25 @@ def relay(source: str, target: logging.Logger) -> logging.Logger:
     logger.handlers, logger.propagate = [Relay(target)], False
     logger.setLevel(logging.INFO)
     return logger
+
+
+def pieces(document: dict[str, Any], longest: int) -> Iterator[dict[str, Any]]:
+    """A document in parts that each fit into a line of so many characters: its lists go on from one to the next."""
+    lists = {name: held for name, held in document.items() if isinstance(held, list | tuple)}
+    piece: dict[str, Any] = document | {name: [] for name in lists}
+    size = len(json.dumps(piece))
+    for name, item in ((name, _fitting(item, longest)) for name, held in lists.items() for item in held):
+        length = len(json.dumps({name: [item]}))
+        if size + length > longest:
+            yield piece
+            piece, size = {}, 0
+        piece.setdefault(name, []).append(item)
+        size += length
+    yield piece
+
+
+def _fitting(item: Any, longest: int) -> Any:
+    """The item; or how it begins, if it alone is longer than a line."""
+    text = json.dumps(item)
+    # As a text in JSON it may become twice as long.
+    return item if len(text) < longest // 2 else {"begins": text[: longest // 5]}

@@ -48,6 +48,7 @@ class Event(StrEnum):
     ENABLED = "enabled"
     DESTROY_SCHEDULED = "destroy-scheduled"
     DESTROY_CANCELLED = "destroy-cancelled"
+    DESTROY_PENDING = "destroy-pending"
     DESTROYED = "destroyed"
     COMPROMISED = "compromised"
     PAUSED = "paused"
@@ -69,7 +70,9 @@ ENDING = {
     Operation.ENABLE: Event.ENABLED,
     Operation.DESTROY: Event.DESTROYED,
 }
-_ENDS_CLAIM = set(ENDING.values()) | {Event.DISCARDED}
+# Where the store itself waits before it destroys, that is how a destruction ends at first.
+_ALSO_ENDING = {Operation.DESTROY: Event.DESTROY_PENDING}
+_ENDS_CLAIM = {*ENDING.values(), *_ALSO_ENDING.values(), Event.DISCARDED}
 _NEEDS_CLAIM = _ENDS_CLAIM - {Event.ADOPTED}  # what a late writer published is adopted with no claim open
 _TRUST_EVENTS = {Event.INITIALISED, Event.RENEWED}
 _NAMES_JUNK = {Event.REPAIRED, Event.RENEWED}
@@ -303,8 +306,11 @@ def advance(before: KeyState, draft: Draft) -> KeyState:
 
 
 def _check_ending(before: KeyState, event: Event) -> None:
-    if before.claim is not None and ENDING[before.claim.operation] is not event:
-        raise IntegrityError(f"{event} does not end a {before.claim.operation}")
+    if before.claim is None:
+        return
+    operation = before.claim.operation
+    if event not in (ENDING[operation], _ALSO_ENDING.get(operation)):
+        raise IntegrityError(f"{event} does not end a {operation}")
 
 
 def _making(state: KeyState) -> bool:

@@ -165,6 +165,12 @@ class StoredVersion(Struct, frozen=True):
     staged: bool = False
     created_at: Time | None = None
     """When the store took it in, by the store's own clock."""
+    loose: bool = False
+    """The mark that keeps it is gone: its store may delete it once nothing else names it."""
+    written: int = 0
+    """The number that its value was written for, by the value's own word, where our marks are gone; 0 for none."""
+    destroyed: bool = False
+    """Marked as destroyed, on stores that keep what is destroyed."""
 
     def holds(self, number: int, fingerprint: str) -> bool:
         """True if this is that number with that material, as far as the store shows it."""
@@ -237,6 +243,8 @@ class InventoryRow(Struct, frozen=True):
     anchor: Anchor | None = None
     seen: Observed | None = None
     """All that `observe` would show, where the listing shows as much: it saves a run its first look."""
+    disabled: bool = False
+    """Readers get nothing: what they would get was disabled, which no rotation does."""
 
     @property
     def live(self) -> bool:

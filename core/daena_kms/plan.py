@@ -13,7 +13,7 @@ sleep anywhere, on stores with and without compare-and-set.
 """
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
@@ -27,6 +27,7 @@ FIRST_BACK_OFF = timedelta(hours=1)
 _ROTATIONS = uuid.UUID("6f0f3ad1-54f4-5f5f-9f49-6c8b6d9d2a10")
 
 DRIFT_HINT = "find out who wrote it; `daena-key-rotate adopt KEY` takes it in as it is, nothing is touched without"
+NUMBER_TAKEN_HINT = "it was not touched; the next run takes the next number, and `verify` names the version"
 MISSING_HINT = (
     "check provider, region and project, and whether somebody deleted it; `create KEY --anew` starts it again"
 )
@@ -60,6 +61,8 @@ class Work(Struct, frozen=True):
     rejected: str = ""
     """Fingerprint of what this run has read back and found bad."""
     rejected_why: str = ""
+    unfit: frozenset[str] = frozenset()
+    """Ids of versions that looked as if a claim had named them, and that this run has read: they are something else."""
 
 
 class View(Struct, frozen=True):
@@ -99,6 +102,12 @@ class Verify(Struct, frozen=True):
     """Read a version back and prove that it is what was claimed and that it encrypts and decrypts."""
 
     version: StoredVersion
+
+
+class Keep(Struct, frozen=True):
+    """Give versions that the manifest knows the mark back that keeps them: promoting may take their last one."""
+
+    versions: tuple[StoredVersion, ...]
 
 
 class Promote(Struct, frozen=True):
@@ -167,7 +176,7 @@ class Done(Struct, frozen=True):
 
 
 Step = (
-    Claiming | TakeOver | Stage | Verify | Promote | Finish | Apply | Discard | Adopt | Republish | Tidy | Look
+    Claiming | TakeOver | Stage | Verify | Keep | Promote | Finish | Apply | Discard | Adopt | Republish | Tidy | Look
     | Refuse | Done
 )  # fmt: skip
 
@@ -228,6 +237,8 @@ def _unexplained(work: Work, view: View, *, fenced: bool) -> Refuse | None:
         )
     if _claimed(state, newest) or (not fenced and _known(view, newest)):
         return None
+    if newest.destroyed and not fenced:
+        return None  # nobody is given it, and it never comes back: the active one is published again
     return Refuse(f"readers get version {newest.number or newest.version_id}, which no claim names", DRIFT_HINT)
 
 
@@ -242,7 +253,9 @@ def _is(version: StoredVersion, name: VersionRecord | Claim | Burnt) -> bool:
         return version.is_recorded(name)
     if not version.holds(name.number, name.fingerprint):
         return False
-    return bool(version.fingerprint) or isinstance(name, Burnt) or version.rotation_id == name.rotation_id
+    if isinstance(name, Burnt):
+        return bool(version.fingerprint or version.rotation_id)  # a number alone may be anybody's
+    return bool(version.fingerprint) or version.rotation_id == name.rotation_id
 
 
 def _known(view: View, version: StoredVersion) -> bool:
@@ -251,10 +264,10 @@ def _known(view: View, version: StoredVersion) -> bool:
     return version.holds(version.number, view.known[version.number])
 
 
-def strays(state: KeyState, seen: Observed) -> tuple[StoredVersion, ...]:
+def strays(state: KeyState, seen: Observed, unfit: Container[str] = ()) -> tuple[StoredVersion, ...]:
     """Claimed versions that lie published in the store and that no entry knows: their numbers were burnt."""
-    found = (seen.published(burnt.number, burnt.fingerprint) for burnt in state.burnt)
-    return tuple(version for version in found if version is not None)
+    found = (next((v for v in seen.versions if _is(v, burnt)), None) for burnt in state.burnt)
+    return tuple(version for version in found if version is not None and version.version_id not in unfit)
 
 
 def _at_rest(work: Work, view: View, now: datetime, *, fenced: bool) -> Step:
@@ -279,8 +292,8 @@ def _mend(work: Work, state: KeyState, seen: Observed, *, fenced: bool) -> Step 
     if newest is None:
         return None
     if active is None or (fenced and newest.number != active.number):
-        return _go_forward(work, state, newest, strays(state, seen))
-    if found := strays(state, seen):
+        return _go_forward(work, state, newest, strays(state, seen, work.unfit))
+    if found := strays(state, seen, work.unfit):
         return Adopt(found)
     if newest.holds(active.number, active.fingerprint):
         return None
@@ -357,27 +370,28 @@ def _own_claim(work: Work, view: View, claim: Claim, *, fenced: bool) -> Step:
         # Adopting says what is lost, so it needs to know what the manifest knows.
         return Apply() if view.settled or claim.operation is not Operation.ADOPT else Look()
     state, seen = view.state, view.seen
-    published = seen.published(claim.number, claim.fingerprint)
+    published = next((v for v in seen.versions if _is(v, claim)), None)
     live = published is not None and (not fenced or (seen.newest is not None and seen.newest.number == claim.number))
     # Where promoting moves a version, one that is not live can be promoted, whatever its marks say (a late writer's).
     waiting = (*seen.staged, *seen.versions) if fenced else seen.staged
-    staged = next((v for v in waiting if v.holds(claim.number, claim.fingerprint)), None)
+    staged = next((v for v in waiting if _is(v, claim)), None)
     if work.rejected == claim.fingerprint:
         if live:
             return Refuse(f"version {claim.number} is live, but fails its check: {work.rejected_why}", DRIFT_HINT)
-        bad = next((replace(v, staged=True) for v in waiting if v.number == claim.number), None)
+        bad = next((replace(v, staged=True) for v in waiting if _is(v, claim)), None)
         return Discard(work.rejected_why, bad)
     found = published if live else staged
     if found is not None and work.verified != claim.fingerprint:
         return Verify(found)
     if published is not None and live:
         # Copies go before the end is recorded: a run that dies in between leaves a claim open, so none stays behind.
-        copies = tuple(v for v in seen.staged if v.number <= claim.number)
+        copies = tuple(v for v in seen.staged if 0 < v.number <= claim.number)
         if copies and fenced and not view.settled:
             return Look()  # what the manifest knows was published: no mark makes a copy of it
-        return Tidy(copies) if copies else Finish(published, strays(state, seen))
+        return Tidy(copies) if copies else Finish(published, strays(state, seen, work.unfit))
     if staged is not None:
-        return Promote(staged, seen.newest)
+        loose = tuple(v for v in seen.versions if v.loose and v != staged)
+        return Keep(loose) if loose else Promote(staged, seen.newest)
     return _restart(work, view, claim, fenced=fenced)
 
 
@@ -386,6 +400,9 @@ def _restart(work: Work, view: View, claim: Claim, *, fenced: bool) -> Step:
     squatter = next((v for v in view.seen.staged if v.number == claim.number), None)
     if squatter is not None and fenced:
         return Discard("what lies staged under this number is not the claimed material", squatter)
+    if fenced and any(v.number == claim.number for v in view.seen.versions):
+        # Staging would take the number from it, and with that perhaps the last mark it has.
+        return Discard("a version that is none of ours lies under this number", hint=NUMBER_TAKEN_HINT)
     if work.holding == claim.fingerprint:
         return Stage()
     return _burn(view, claim)
@@ -395,7 +412,7 @@ def _expired_claim(work: Work, view: View, claim: Claim) -> Step:
     if not claim.operation.makes_version or work.holding == claim.fingerprint:
         return TakeOver()
     lying = (*view.seen.staged, *view.seen.versions)
-    if any(version.holds(claim.number, claim.fingerprint) for version in lying):
+    if any(_is(version, claim) for version in lying):
         return TakeOver()
     return _burn(view, claim)
 
@@ -430,6 +447,13 @@ def with_promoted(view: View, stored: StoredVersion) -> View:
     versions = tuple(v for v in view.seen.versions if v.number != stored.number)
     staged = tuple(v for v in view.seen.staged if v.number != stored.number)
     return replace(view, seen=replace(view.seen, newest=stored, versions=(*versions, stored), staged=staged))
+
+
+def with_kept(view: View, kept: tuple[StoredVersion, ...]) -> View:
+    """The view once this run has done for loose versions what can be done."""
+    ids = {version.version_id for version in kept}
+    versions = tuple(replace(v, loose=False) if v.version_id in ids else v for v in view.seen.versions)
+    return replace(view, seen=replace(view.seen, versions=versions))
 
 
 def without_staged(view: View, gone: tuple[StoredVersion, ...]) -> View:

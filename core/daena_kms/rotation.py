@@ -15,7 +15,7 @@ from . import changes, plan
 from .errors import ConfigurationError, ConflictError, IntegrityError, KmsError, NotFoundError, RefusedError
 from .journal import TAMPERED, Journal, Past
 from .lifecycle import attention_at, check_rollback
-from .manifest import EMPTY, ENDING, Draft, Entry, Event, Head
+from .manifest import EMPTY, ENDING, Draft, Entry, Event, Head, History
 from .material import KeyMaterial
 from .model import (
     Anchor,
@@ -32,6 +32,7 @@ from .model import (
 )
 from .plan import View, Work
 from .policy import KeyPolicy
+from .recognition import recognised
 from .stores.base import KeyStore, NewVersion, Prepared
 from .verification import VERIFIED, verify
 
@@ -119,6 +120,7 @@ class Run:
             plan.TakeOver: self._take_over,
             plan.Stage: self._stage,
             plan.Verify: self._verify,
+            plan.Keep: self._keep_loose,
             plan.Promote: self._promote,
             plan.Finish: self._finish,
             plan.Apply: self._apply,
@@ -151,13 +153,14 @@ class Run:
         self.head = self._read_head(current=settle or not self._from_inventory)
         seen = self._observe()
         if not settle:
-            return View(self.head.state, seen)
+            return View(self.head.state, self._recognised(seen))
         for _ in range(SETTLE_LIMIT):
             before = self.head
             self.head = self._read_head(current=True)
             if self.head == before:
                 history = self.past.history()
                 known = {number: record.fingerprint for number, record in history.versions.items()}
+                seen = self._recognised(seen, history)
                 if self.store.fenced:
                     # Before the first claim of a manifest (its forerunner may be lost), anything may have been live.
                     seen = seen.with_published(known if self.head.state.highest else {v.number for v in seen.staged})
@@ -170,10 +173,16 @@ class Run:
             return EMPTY  # what the store says of a manifest that is lost does not stand in the way of a new one
         return self.journal.head(self.key, self._hint, current=current)
 
-    def _observe(self) -> Observed:
+    def _recognised(self, seen: Observed, history: History | None = None) -> Observed:
+        return recognised(self.store, self.key, seen, self.fingerprints, self.head.state, history)
+
+    def _observe(self, since: Observed | None = None) -> Observed:
         claim = self.head.state.claim
         adopting = Operation.ADOPT in (self.work.operation, claim.operation if claim else None)
-        seen, self._listed = self._listed or self.store.observe(self.key, dated=adopting), None
+        # A listing shows what was published; what an open claim has laid down it need not show.
+        listed = self._listed if claim is None else None
+        self._listed = None
+        seen = listed or self.store.observe(self.key, dated=adopting, since=since)
         self.notes += [note for note in seen.notes if note not in self.notes]
         if seen.ledger not in ("", self.journal.ledger.address):
             raise ConfigurationError(
@@ -214,13 +223,15 @@ class Run:
         self._append(_draft(event, held, view.state, claim=held))
         own = self.work.claimed or step.burning is None or plan.same_work(self.work, step.burning)
         self.work = replace(self.work, holding=held.fingerprint, claimed=own)
-        self._announce(held)
-        return self._with_head(view)
+        claimed = self._with_head(view)
+        self._announce(held, claimed)
+        return claimed
 
-    def _announce(self, held: Claim) -> None:
+    def _announce(self, held: Claim, view: View) -> None:
         """Store the head beside the key, so that ticks find the open claim of work that no age would bring them to."""
         if held.operation is Operation.ADOPT:
             # Without fail: what lies there may be the head of a manifest that is lost, and would belie the new one.
+            self.last_look(view)
             self.store.write_anchor(self.key, self.journal.anchor(self.key, self.head, attention_at=held.lease_until))
         elif self.work.forced or not held.operation.makes_version:
             self._write_anchor(held.lease_until)
@@ -261,7 +272,9 @@ class Run:
         if step.operation is Operation.ROLLBACK:
             record = changes.record_of(self, step.source)
             check_rollback(self.key, record)
-            return self.store.read(self.key, changes.location(record)), record.made_at
+            material = self.store.read(self.key, changes.location(record))
+            self.fingerprints.check(self.key, material, record.fingerprint)
+            return material, record.made_at
         return None, now
 
     def _policy(self) -> KeyPolicy:
@@ -275,11 +288,12 @@ class Run:
         event = Event.ROTATION_RESUMED if held.operation.makes_version else Event.CHANGE_RESUMED
         self._append(_draft(event, held, view.state, claim=held))
         self.work = replace(self.work, claimed=self.work.claimed or plan.same_work(self.work, held))
+        claimed = self._with_head(view)
         if held.operation is Operation.ADOPT:
-            self._announce(held)
+            self._announce(held, claimed)
         if left.run != held.run:
             self.notes.append(f"took over the {held.operation} of version {held.number} that another run left open")
-        return self._with_head(view)
+        return claimed
 
     def _stage(self, _: plan.Stage, view: View) -> View:
         claim = _open(view)
@@ -306,6 +320,16 @@ class Run:
         verify(self.key, spec, fingerprint, material, self.fingerprints)
         return material
 
+    def _keep_loose(self, step: plan.Keep, view: View) -> View:
+        records = {record.version_id: record for record in self.past.history().versions.values()}
+        for version in step.versions:
+            record = records.get(version.version_id)
+            if record is not None and record.state in (State.ACTIVE, State.DECRYPT_ONLY):
+                new = NewVersion(record.number, version.rotation_id, record.fingerprint, record.spec)
+                self.store.label(self.key, replace(version, number=record.number), new)
+                self.notes.append(f"version {record.number} had lost the mark that keeps it; it has it again")
+        return plan.with_kept(view, step.versions)
+
     def _promote(self, step: plan.Promote, view: View) -> View:
         if self._verified is None:
             raise AssertionError("a run promotes only what it has verified")
@@ -317,7 +341,8 @@ class Run:
             raise ConflictError(f"what was staged is gone: {problem.message}") from None
         if self.store.fenced:
             return plan.with_promoted(view, promoted)
-        return replace(view, seen=self._observe())
+        published = replace(view.seen, newest=promoted, versions=(*view.seen.versions, promoted))
+        return replace(view, seen=self._recognised(self._observe(published)))
 
     def last_look(self, view: View) -> None:
         """Right before a write that the store cannot fence: the claim must be the head, with time to spare."""
@@ -329,8 +354,8 @@ class Run:
 
     def _finish(self, step: plan.Finish, view: View) -> View | None:
         claim, now, version = _open(view), self.tools.clock(), step.version
-        self._keep(view.state, step.strays)
-        records = [*self._replaced(claim, now, view), *_adopted(view.state, step.strays, now)]
+        strays = self._kept(view.state, step.strays)
+        records = [*self._replaced(claim, now, view), *_adopted(view.state, strays, now)]
         since = claim.made_at if claim.operation is Operation.IMPORT and claim.made_at else now
         active = VersionRecord(
             number=claim.number,
@@ -350,7 +375,7 @@ class Run:
         draft = _draft(ENDING[claim.operation], claim, view.state, version_id=version.version_id, verified=VERIFIED)
         self._append(replace(draft, changes=tuple(records), attention_at=attention))
         self.ended = self.head.entry
-        self.notes += [f"version {stray.number} of a run that was given up is known now" for stray in step.strays]
+        self.notes += [f"version {stray.number} of a run that was given up is known now" for stray in strays]
         # It was somebody else's work: this run's own begins with what the store shows now.
         return self._with_head(view) if self.work.claimed else None
 
@@ -374,8 +399,9 @@ class Run:
         history = self.past.history()
         attention = attention_at(history.with_changes(records).values(), self.policy)
         subject = records[0] if records else None
+        pending = claim.operation is Operation.DESTROY and any(r.state is not State.DESTROYED for r in records)
         draft = _draft(
-            ENDING[claim.operation],
+            Event.DESTROY_PENDING if pending else ENDING[claim.operation],
             claim,
             view.state,
             changes=tuple(records),
@@ -405,10 +431,11 @@ class Run:
 
     def _adopt(self, step: plan.Adopt, view: View) -> View:
         now = self.tools.clock()
-        records = _adopted(view.state, step.strays, now)
-        self._keep(view.state, (*step.strays, *([step.active] if step.active else [])))
+        records = _adopted(view.state, self._kept(view.state, step.strays), now)
+        if not records and step.active is None:
+            return view
         if step.active is not None:
-            (record,) = _adopted(view.state, (step.active,), now)
+            (record,) = _adopted(view.state, (self._labelled(view.state, step.active),), now)
             records.append(replace(record, state=State.ACTIVE, deactivated_at=None))
             if view.state.active is not None:
                 records.append(replace(view.state.active, state=State.DECRYPT_ONLY, deactivated_at=now))
@@ -427,13 +454,28 @@ class Run:
         self.notes.append(f"version {subject.number} was left in the store by a run that was given up; it is known now")
         return self._with_head(view)
 
-    def _keep(self, state: KeyState, strays: tuple[StoredVersion, ...]) -> None:
-        """A version that was discarded before it was published late may have lost the marks that keep it."""
-        burnt = {b.number: b for b in state.burnt}
+    def _kept(self, state: KeyState, strays: tuple[StoredVersion, ...]) -> tuple[StoredVersion, ...]:
+        """Those that are what their claims named, read, verified and marked to be kept. The others stay unrecorded."""
+        kept = []
         for stray in strays:
-            named = burnt[stray.number]
-            new = NewVersion(stray.number, stray.rotation_id, named.fingerprint, named.spec)
-            self.store.label(self.key, stray, new)
+            spec, fingerprint = _expected(state, stray)
+            try:
+                self._read_verified(stray, spec, fingerprint)
+            except (IntegrityError, NotFoundError, RefusedError) as problem:
+                self.work = replace(self.work, unfit=self.work.unfit | {stray.version_id})
+                self.notes.append(
+                    f"version {stray.number} ({stray.version_id}) lies in the store under a number that was given up, "
+                    f"and is not taken in: {problem.message}"
+                )
+            else:
+                kept.append(self._labelled(state, stray))
+        return tuple(kept)
+
+    def _labelled(self, state: KeyState, stray: StoredVersion) -> StoredVersion:
+        """A version that was discarded before it was published late may have lost the marks that keep it."""
+        spec, fingerprint = _expected(state, stray)
+        self.store.label(self.key, stray, NewVersion(stray.number, stray.rotation_id, fingerprint, spec))
+        return stray
 
     def _republish(self, step: plan.Republish, view: View) -> None:
         active = view.state.active
@@ -509,7 +551,9 @@ class Run:
         if self.head.entry is None or not (exists or self.ended):
             return
         anchor = self.journal.anchor(self.key, self.head, attention_at=attention)
-        if self.view is not None and self.view.seen.anchor == anchor:
+        seen = self.view.seen if self.view is not None else None
+        # Without the ledger's address a listing does not show the key as ours.
+        if seen is not None and (seen.anchor, seen.ledger) == (anchor, self.journal.ledger.address):
             return
         try:
             self.store.write_anchor(self.key, anchor)

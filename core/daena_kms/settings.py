@@ -59,6 +59,9 @@ def _secret(text: str) -> KeyMaterial | None:
     return KeyMaterial(text.encode()) if text else None
 
 
+_PROJECT = re.compile(r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")  # an old one has a domain before it
+_LOCATION = re.compile(r"[a-z]+(?:-[a-z]+)*[0-9]+")
+_ENDPOINT = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?")
 _VAULT = re.compile(r"https://[A-Za-z0-9.-]+(?::\d{1,5})?/?")
 
 
@@ -66,6 +69,25 @@ def _vault(text: str) -> str:
     if text and not _VAULT.fullmatch(text):
         raise ConfigurationError("an address such as https://NAME.vault.azure.net expected")
     return text.rstrip("/")
+
+
+def _project(text: str) -> str:
+    if text and not _PROJECT.fullmatch(text):
+        raise ConfigurationError(f"{text[:40]!r} is no project id, such as daena-prod-1")
+    return text
+
+
+def _locations(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",")) if text else ()
+    if any(not _LOCATION.fullmatch(name) for name in names):
+        raise ConfigurationError("names of locations such as europe-west1,europe-west4 expected")
+    return names
+
+
+def _endpoint(text: str) -> str:
+    if text and not _ENDPOINT.fullmatch(text):
+        raise ConfigurationError("a host such as secretmanager.googleapis.com expected, without https://")
+    return text
 
 
 def _public_key(text: str) -> str:
@@ -88,7 +110,8 @@ SETTINGS: tuple[Setting, ...] = (
         "policy",
         str,
         DEFAULT_POLICY,
-        "The rotation policy, a TOML file: a path, `s3://bucket/file`, or a blob's `https://` address.",
+        "The rotation policy, a TOML file: a path, `s3://bucket/file`, `gs://bucket/file`, or a blob's `https://` "
+        "address.",
     ),
     Setting(
         "DAENA_MANIFEST_URL",
@@ -96,7 +119,7 @@ SETTINGS: tuple[Setting, ...] = (
         str,
         "",
         "Where the manifests lie: `s3://bucket/folder`, `https://ACCOUNT.blob.core.windows.net/container/folder`, "
-        "`file:///folder`. Empty: `manifests` in `DAENA_HOME`.",
+        "`gs://bucket/folder`, `file:///folder`. Empty: `manifests` in `DAENA_HOME`.",
     ),
     Setting(
         "DAENA_PUBLIC_KEY",
@@ -148,6 +171,28 @@ SETTINGS: tuple[Setting, ...] = (
         _secret,
         "",
         "Azure: the application's secret. Empty: the managed identity, or `az login` on a laptop.",
+    ),
+    Setting("GCP_PROJECT_ID", "gcp_project", _project, "", "GCP: the project of the secrets, by its id."),
+    Setting(
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "gcp_credentials",
+        str,
+        "",
+        "GCP: a key file of a service account. Empty: the function's own account, or `gcloud`'s on a laptop.",
+    ),
+    Setting(
+        "GCP_SECRET_LOCATIONS",
+        "gcp_locations",
+        _locations,
+        "",
+        "GCP: where new secrets' payloads lie, such as `europe-west1,europe-west4`. Empty: wherever Google puts them.",
+    ),
+    Setting(
+        "GCP_SECRET_MANAGER_ENDPOINT",
+        "gcp_endpoint",
+        _endpoint,
+        "",
+        "GCP: another endpoint of Secret Manager, `HOST` or `HOST:PORT`, such as a private one.",
     ),
     Setting(
         "DAENA_LOCAL_KEK",
@@ -218,6 +263,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     azure_tenant: str
     azure_client: str
     azure_secret: KeyMaterial | None
+    gcp_project: str
+    gcp_credentials: str
+    gcp_locations: tuple[str, ...]
+    gcp_endpoint: str
     local_kek: KeyMaterial | None
     local_passphrase: KeyMaterial | None
     tick: timedelta

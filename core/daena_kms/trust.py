@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from . import manifest
-from .errors import ConfigurationError, ConflictError, ExistsError, IntegrityError, NotFoundError
+from .errors import ConfigurationError, ConflictError, ExistsError, IntegrityError, NotFoundError, RefusedError
 from .journal import bad_entry
 from .keyring import (
     GENERATION_BYTES,
@@ -142,13 +142,34 @@ def initialise(store: KeyStore, ledger: Ledger, *, clock: Callable[[], datetime]
         root, made = read_root(ledger), False
     except NotFoundError:
         _refuse_foreign(ledger)
-        candidate = next(_held(store), None) or _make(store, 1)
-        announced = _Announcement(EMPTY, (), candidate, candidate, 1)
-        made = _announce(ledger, announced, actor=store.actor, clock=clock, trigger=trigger)
+        candidate, made = _candidate(store, ledger), False
+        if candidate is not None:
+            announced = _Announcement(EMPTY, (), candidate, candidate, 1)
+            made = _announce(ledger, announced, actor=store.actor, clock=clock, trigger=trigger)
         root = read_root(ledger)
     trust = root.trust
     open_keyring(store, ledger)
+    _tidy(store, len(trust.generations))
     return Initialised(trust.generations[0].public_key.hex(), len(trust.generations), made)
+
+
+def _candidate(store: KeyStore, ledger: Ledger) -> _Generation | None:
+    """The first generation as this init would have it; None if another one has ended meanwhile."""
+    try:
+        return next(_held(store), None) or _make(store, 1)
+    except (NotFoundError, RefusedError):  # what this one had staged was taken away by that one
+        if not initialised(ledger):
+            raise
+        return None
+
+
+def _tidy(store: KeyStore, generations: int) -> None:
+    """Take away what an init that died has left staged: copies of what is published, or of what never will be."""
+    if store.fenced:
+        return  # there what was staged is what is published, moved
+    for staged in store.observe(RESERVED_KEY).staged:
+        if staged.number <= generations:
+            store.discard(RESERVED_KEY, staged)
 
 
 def renew(store: KeyStore, ledger: Ledger, *, clock: Callable[[], datetime], trigger: str) -> Initialised:
@@ -165,6 +186,7 @@ def renew(store: KeyStore, ledger: Ledger, *, clock: Callable[[], datetime], tri
     announced = _Announcement(root.head, root.junk, signer, following, number)
     made = _announce(ledger, announced, actor=store.actor, clock=clock, trigger=trigger)
     open_keyring(store, ledger)
+    _tidy(store, number)
     return Initialised(trust.generations[0].public_key.hex(), number, made)
 
 

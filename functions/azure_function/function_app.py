@@ -22,9 +22,14 @@ TIMER = "azure.timer"
 BY_HAND = "azure.http"
 # The platform does not try a tick again before the next one. Each try is an ordinary run: nothing happens twice.
 PAUSES_SECONDS = (10.0, 60.0)
+# host.json gives a run 30 minutes, all tries together.
+TICK_SECONDS = 29 * 60.0
 # Azure's front end gives up on a request after 230 seconds, whatever the function does.
 HTTP_SECONDS = 200.0
 LARGEST_BODY = 64 * 1024
+# Application Insights cuts a message at 32,768 characters (Azure documentation: "Application Insights limits"); what is
+# cut is no JSON any more.
+LONGEST_PIECE, LONGEST_MESSAGE, LONGEST_HINT = 30_000, 3_000, 1_000
 _MALFORMED, _TOO_LARGE, _FAILED = 400, 413, 500
 
 app = func.FunctionApp()
@@ -39,15 +44,16 @@ def tick(timer: func.TimerRequest) -> None:
     if timer.past_due:
         logger.warning("this tick comes late: the app was not running")
     started = time.monotonic()
-    for pause in PAUSES_SECONDS:
-        try:
-            return _succeeded(_performed(TIMER, Invocation()))
-        except KmsError as problem:
-            _told(problem)
-            if not _fits(pause, time.monotonic() - started):
-                raise
-            time.sleep(pause)
-    return _succeeded(_performed(TIMER, Invocation()))
+    for pause in (*PAUSES_SECONDS, None):
+        came = _tried(TIMER, Invocation(), TICK_SECONDS - (time.monotonic() - started))
+        problem = _problem(came)
+        again = pause if problem and _fits(pause, time.monotonic() - started) else None
+        _tell(TIMER, came, again)
+        if problem is None:
+            return
+        if again is None:
+            raise problem
+        time.sleep(again)
 
 
 @app.function_name("run")
@@ -60,13 +66,12 @@ def run(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:
         return _refused(_MALFORMED, problem)
     except OverflowError:
         return _refused(_TOO_LARGE, KmsError(f"the request has more than {LARGEST_BODY} bytes", "name fewer keys"))
-    try:
-        answer = _performed(BY_HAND, asked, HTTP_SECONDS)
-    except KmsError as problem:
-        _told(problem)
-        return _refused(_FAILED, problem)
-    document = answer.document | ({"failures": list(answer.failures)} if answer.failures else {})
-    return _response(_FAILED if answer.failures else 200, document)
+    came = _tried(BY_HAND, asked, HTTP_SECONDS)
+    _tell(BY_HAND, came)
+    if isinstance(came, KmsError):
+        return _refused(_FAILED, came)
+    document = came.document | ({"failures": list(came.failures)} if came.failures else {})
+    return _response(_FAILED if came.failures else 200, document)
 
 
 def _parsed(body: bytes, request_id: str) -> Invocation:
@@ -79,37 +84,52 @@ def _parsed(body: bytes, request_id: str) -> Invocation:
     return invocation.parse(decoded, request_id)
 
 
-def _performed(trigger: str, asked: Invocation, seconds: float | None = None) -> Answer:
-    answer = _warm.perform(trigger, asked, seconds=seconds)
-    _tell(answer)
-    return answer
-
-
-def _fits(pause: float, spent: float) -> bool:
-    """True if the tick has time for one more try."""
+def _tried(trigger: str, asked: Invocation, seconds: float) -> Answer | KmsError:
+    """One run: its answer, or why nothing could be begun."""
     try:
-        budget = read_settings().budget_seconds
+        return _warm.perform(trigger, asked, seconds=seconds)
+    except KmsError as problem:
+        return problem
+
+
+def _problem(came: Answer | KmsError) -> KmsError | None:
+    if isinstance(came, KmsError):
+        return came
+    return invocation.failed(came) if came.failures else None
+
+
+def _fits(pause: float | None, spent: float) -> bool:
+    """True if the tick has time for one more try."""
+    if pause is None:
+        return False
+    try:
+        budget = read_settings().budget_seconds or TICK_SECONDS
     except ConfigurationError:
         return False  # another try would find the same
-    return not budget or spent + pause < budget
+    return spent + pause < min(budget, TICK_SECONDS)
 
 
-def _succeeded(answer: Answer) -> None:
-    if answer.failures:
-        raise invocation.failed(answer)
+# --- the log. The alerts of infra/azure look for these lines; an error is only what no later try makes good.
 
 
-def _tell(answer: Answer) -> None:
-    """The report into the log, its figures beside it: alarms look for them."""
-    told: dict[str, Any] = {"report": answer.document}
-    if answer.report is not None:
-        told["metrics"] = invocation.metrics(answer.report)
-    logger.log(*((logging.ERROR, "failed") if answer.failures else (logging.INFO, "done")), extra=told)
+def _tell(trigger: str, came: Answer | KmsError, again: float | None = None) -> None:
+    """What came of a run. `again`: in so many seconds it is tried again."""
+    well = _problem(came) is None
+    level = logging.INFO if well else logging.ERROR if again is None else logging.WARNING
+    beside: dict[str, Any] = {"trigger": trigger} | ({} if again is None else {"again_in_seconds": again})
+    if isinstance(came, KmsError):
+        # Without a traceback: what is wrong and what to do are in the message and the hint.
+        told = {"hint": came.hint[:LONGEST_HINT], "kind": type(came).__name__}
+        logger.log(level, "%s", came.message[:LONGEST_MESSAGE], extra=beside | told)
+        return
+    if came.report is not None:
+        beside["metrics"] = invocation.metrics(came.report)
+    logger.log(level, "done" if well else "failed", extra=beside)
+    for piece in logs.pieces(came.document, LONGEST_PIECE):
+        logger.info("report", extra={"report": piece})
 
 
-def _told(problem: KmsError) -> None:
-    # Without a traceback: what is wrong and what to do are in the message and the hint.
-    logger.error(problem.message, extra={"hint": problem.hint, "kind": type(problem).__name__})
+# --- replies
 
 
 def _refused(status: int, problem: KmsError) -> func.HttpResponse:

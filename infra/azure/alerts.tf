@@ -23,7 +23,14 @@ locals {
     local.fitting[0] < 60 ? "PT${local.fitting[0]}M" :
     local.fitting[0] < 1440 ? "PT${local.fitting[0] / 60}H" : "P${local.fitting[0] / 1440}D"
   )
-  runs = <<-KQL
+  # What the function writes: one line a run with its figures, and every line as JSON. See function_app.py.
+  errors = <<-KQL
+    traces
+    | where message startswith '{"message": '
+    | extend line = parse_json(message)
+    | where tostring(line.level) == 'ERROR' and tostring(line.logger) startswith 'daena_kms'
+  KQL
+  runs   = <<-KQL
     traces
     | where message startswith '{"message": "done"' or message startswith '{"message": "failed"'
     | extend run = parse_json(message)
@@ -35,7 +42,13 @@ locals {
         says     = "A run of daena-kms failed: the log names each key and what to do."
         severity = 1
         window   = "PT1H"
-        query    = "requests | where name in ('tick', 'run') and (success == false or toint(resultCode) >= 500)"
+        # The requests too: what dies without a word leaves no line.
+        query    = <<-KQL
+          requests
+          | where name in ('tick', 'run') and (success == false or toint(resultCode) >= 500)
+          | project timestamp
+          | union (${local.errors}| project timestamp)
+        KQL
         operator = "GreaterThan"
       }
       overdue = {
@@ -51,7 +64,7 @@ locals {
         says     = "daena-kms has not run for two ticks."
         severity = 1
         window   = local.no_run
-        query    = local.runs
+        query    = "${local.runs}| where tostring(run.trigger) == 'azure.timer'" # a run by hand is no tick
         operator = "LessThan"
       }
     },

@@ -6,6 +6,7 @@ set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 root=$(CDPATH='' cd -- "$here/../.." && pwd)
 archive=build/bundles/azure.zip
+asked=build/bundles/asked.tfvars.json
 
 usage() {
     cat <<'TEXT'
@@ -15,9 +16,10 @@ Deploys daena-kms to Azure, or changes what is deployed. What is not given stays
 
   --policy FILE          the rotation policy (TOML); goes beside the manifests, where the function reads it at each run
   --subscription ID      where everything is made (default: ARM_SUBSCRIPTION_ID)
-  --name NAME            of the resource group, and the beginning of every other name (default: daena-kms)
+  --name NAME            of the resource group, and the beginning of every other name (default: daena-kms); cannot be
+                         changed later
   --location REGION      such as westeurope (the default)
-  --vault ID             an existing vault's resource id; without it, one is made
+  --vault ID             an existing vault's resource id; without it, one is made; cannot be changed later
   --prefix PREFIX        before every key's name in the vault (default: daena-); cannot be changed later
   --schedule EXPRESSION  when it runs, UTC, six fields with seconds: '0 0 * * * *', the default, is right for nearly all
   --tick-minutes N       the longest time between two runs; needed with any other schedule
@@ -29,9 +31,13 @@ Deploys daena-kms to Azure, or changes what is deployed. What is not given stays
   --dry-run              check and build, show the other commands; needs no account and no credentials
   --help                 this
 
-Log in first: `az login`. Terraform keeps its state in infra/azure unless you add a backend there, and what was given in
-infra/azure/given.auto.tfvars.json: keep both. TERRAFORM and AZ name
-other programs than `terraform` and `az`. Exit status: 0 done, 2 nothing was begun, else that of the command that failed.
+Log in first: `az login`, with an account that may make resources, roles and role assignments. To upload the policy it
+needs Storage Blob Data Contributor on the manifests' account too, which no owner has by itself: assign it to whoever
+deploys, on the resource group or above, once; it takes some minutes.
+
+Terraform keeps its state in infra/azure unless you add a backend there. What was given in the last deployment that
+worked lies in infra/azure/given.auto.tfvars.json: keep both. TERRAFORM and AZ name other programs than `terraform` and
+`az`. Exit status: 0 done, 2 nothing was begun, else that of the command that failed.
 TEXT
 }
 
@@ -74,7 +80,7 @@ change() { # show it; do it unless this is a dry run
 
 # ---- what is asked for
 
-policy='' subscription=${ARM_SUBSCRIPTION_ID:-} name=daena-kms location='' vault='' prefix='' schedule='' tick='' email=''
+policy='' subscription=${ARM_SUBSCRIPTION_ID:-} name='' location='' vault='' prefix='' schedule='' tick='' email=''
 pin='' variables='' dry='' yes='' build=yes
 
 while [ $# -gt 0 ]; do
@@ -110,8 +116,10 @@ done
 hex='[0-9a-fA-F]'
 matches "$subscription" "$hex{8}(-$hex{4}){3}-$hex{12}" \
     || problem "--subscription '$subscription': a UUID; \`az account show --query id\` prints it"
-matches "$name" '[a-z][a-z0-9]*(-[a-z0-9]+)*' && [ ${#name} -le 16 ] \
-    || problem "--name '$name': lower-case letters, digits and single hyphens, a letter first, at most 16 together"
+if [ -n "$name" ]; then
+    { matches "$name" '[a-z][a-z0-9]*(-[a-z0-9]+)*' && [ ${#name} -le 16 ]; } \
+        || problem "--name '$name': lower-case letters, digits and single hyphens, a letter first, at most 16 together"
+fi
 if [ -n "$prefix" ]; then
     { matches "$prefix" '[a-z0-9]+(-[a-z0-9]+)*-' && [ ${#prefix} -le 64 ] && [ "${prefix#reserved-}" = "$prefix" ]; } \
         || problem "--prefix '$prefix': lower-case letters, digits and single hyphens, one at the end; not reserved-..."
@@ -169,7 +177,7 @@ fi
 
 given=infra/azure/given.auto.tfvars.json
 set -- "subscription_id=$subscription" "name=$name" "location=$location" "key_vault_id=$vault" "key_prefix=$prefix"
-set -- "$@" "schedule=$schedule" "tick_minutes=$tick" "alarm_email=$email" "public_key=$pin"
+set -- "$@" "schedule=$schedule" "tick_minutes=$tick" "alarm_email=$email" "public_key=$pin" --var
 while IFS= read -r pair; do
     [ -z "$pair" ] || set -- "$@" "$pair"
 done <<TEXT
@@ -185,16 +193,43 @@ from pathlib import Path
 
 from daena_kms import KmsError, Tick, parse_policy
 
+HOURLY = "0 0 * * * *"
+# What cannot be changed: its default, and what would be lost with another.
+FIXED = {
+    "name": ("daena-kms", "all that it made"),
+    "subscription_id": (None, "all that it made"),
+    "key_prefix": ("daena-", "the keys"),
+    "key_vault_id": ("one that was made for it", "the keys"),
+}
+
+
+def refuse(message: str, hint: str) -> None:
+    sys.exit(f"error: {message}\nhint: {hint}")
+
+
 policy, file, *pairs = sys.argv[1:]
+options, variables = pairs[: pairs.index("--var")], pairs[pairs.index("--var") + 1 :]
+now = {name: value for name, _, value in (pair.partition("=") for pair in options) if value}
+now |= {name: value for name, _, value in (pair.partition("=") for pair in variables)}
 before = json.loads(Path(file).read_text()) if Path(file).exists() else {}
-now = {name: value for name, _, value in (pair.partition("=") for pair in pairs) if value}
-for name, lost in (("name", "all that it made"), ("subscription_id", "all that it made"), ("key_prefix", "the keys")):
-    if before.get(name, now.get(name)) != now.get(name, before.get(name)):
-        told = f"{name} was {before[name]}: with {now[name]} Terraform would lose {lost}"
-        sys.exit(f"error: {told}\nhint: leave it as it was, or deploy from another checkout")
-merged = before | now
+if before:
+    for name, (default, lost) in FIXED.items():
+        was = before.get(name, default)
+        asked = now.get(name, was)
+        if was is not None and asked.lower() != was.lower():
+            told = f"{name} was {was!r}: with {asked!r} Terraform would lose {lost}"
+            refuse(told, "leave it as it was, or deploy from another checkout")
+if "schedule" in now and "tick_minutes" not in now:
+    if now["schedule"] == HOURLY:
+        now["tick_minutes"] = "60"
+    elif now["schedule"] != before.get("schedule"):
+        refuse(f"the schedule {now['schedule']!r} needs --tick-minutes", "the longest time between two runs")
+merged = {"name": FIXED["name"][0]} | before | now
+minutes = merged.get("tick_minutes", "60")
+if not (minutes.isascii() and minutes.isdigit() and 1 <= int(minutes) <= 64800):
+    refuse(f"tick_minutes {minutes!r}: a whole number from 1 to 64800 (45 days) expected", "see --help")
 try:
-    tick = Tick(interval=timedelta(minutes=int(merged.get("tick_minutes", 60))))
+    tick = Tick(interval=timedelta(minutes=int(minutes)))
     parse_policy(Path(policy).read_bytes(), tick=tick, prefix=merged.get("key_prefix", "daena-"), source=policy)
 except KmsError as problem:
     sys.exit(f"error: {problem.message}\nhint: {problem.hint}")
@@ -207,7 +242,7 @@ value() { # of one variable; nothing if it is the default
 
 # ---- what will be done
 
-tick=$(value tick_minutes)
+tick=$(value tick_minutes) name=$(value name)
 if [ "${tick:-60}" -gt 1432 ]; then
     echo "warning: two ticks are more than the 2 days that an alert of Azure looks back: no alarm when runs stay away."
 fi
@@ -223,10 +258,15 @@ TEXT
 
 [ -z "$build" ] || run "$python" infra/bundle.py azure
 
-[ -n "$dry" ] || printf '%s\n' "$merged" >"$given"
 set --
-[ -z "$yes" ] || set -- "$@" -auto-approve
-change "$terraform" -chdir=infra/azure apply "$@"
+[ -z "$yes" ] || set -- -auto-approve
+if [ -z "$dry" ]; then
+    trap 'rm -f "$asked"' EXIT
+    printf '%s\n' "$merged" >"$asked"
+fi
+change "$terraform" -chdir=infra/azure apply "$@" -var-file="$root/$asked"
+# Only what worked is kept: the next run begins with it.
+[ -n "$dry" ] || mv "$asked" "$given"
 
 output() { # of what was applied
     if [ -n "$dry" ]; then
@@ -236,10 +276,15 @@ output() { # of what was applied
     fi
 }
 
-# Whoever deploys needs Storage Blob Data Contributor on the account: nobody has keys to it.
-change "$az" storage blob upload --auth-mode login --overwrite --account-name "$(output policy_account)" \
-    --container-name policy --name daena-kms.toml --file "$policy" --output none
+# Each by itself: what cannot be said ends this here, before anything is uploaded.
+account=$(output policy_account)
 app=$(output function_app)
+url=$(output run_url)
+role=$(output reader_role)
+
+# Whoever deploys needs Storage Blob Data Contributor on the account: nobody has keys to it.
+change "$az" storage blob upload --auth-mode login --overwrite --account-name "$account" \
+    --container-name policy --name daena-kms.toml --file "$policy" --output none
 change "$az" functionapp deployment source config-zip --subscription "$subscription" --resource-group "$name" \
     --name "$app" --src "$archive"
 
@@ -247,7 +292,7 @@ echo
 echo "By hand, from this checkout:"
 show az functionapp function keys list --subscription "$subscription" --resource-group "$name" --name "$app" \
     --function-name run --query default --output tsv
-show curl --fail-with-body -H 'x-functions-key: KEY' --data @functions/azure_function/events/rotate.json "$(output run_url)"
+show curl --fail-with-body -H 'x-functions-key: KEY' --data @functions/azure_function/events/rotate.json "$url"
 cat <<TEXT
 or in the portal: Function App, $app, run, Code + Test, with the content of a file in functions/azure_function/events/.
 
@@ -256,4 +301,4 @@ that anybody else began is refused:
 TEXT
 show infra/azure/deploy.sh --subscription "$subscription" --name "$name" --policy "$policy" --public-key HEX
 echo
-echo "Applications that read keys need the role $(output reader_role), on single secrets of the vault."
+echo "Applications that read keys need the role $role, on single secrets of the vault."

@@ -59,5 +59,10 @@ resource "azurerm_function_app_flex_consumption" "this" {
     ROTATION_SCHEDULE                = var.schedule
   }
 
-  depends_on = [azurerm_role_assignment.host, azurerm_role_assignment.ledger, azurerm_role_assignment.rotator]
+  depends_on = [
+    azurerm_role_assignment.host,
+    azurerm_role_assignment.ledger,
+    azurerm_role_assignment.policy,
+    azurerm_role_assignment.rotator,
+  ]
 }

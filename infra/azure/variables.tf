@@ -61,8 +61,14 @@ variable "schedule" {
   default     = "0 0 * * * *"
   description = "When it runs, UTC: NCRONTAB with seconds. An hourly tick is right for nearly all: what is due is rotated."
   validation {
-    condition     = length(split(" ", var.schedule)) == 6 && alltrue([for field in split(" ", var.schedule) : can(regex("^(\\*|[0-9]+(-[0-9]+)?)(/[0-9]+)?(,(\\*|[0-9]+(-[0-9]+)?)(/[0-9]+)?)*$", field))])
-    error_message = "Six fields, seconds first, such as 0 0 * * * *; numbers, *, lists, ranges and steps."
+    condition     = length(split(" ", var.schedule)) == 6 && alltrue([for field in split(" ", var.schedule) : can(regex("^(\\*|[0-9]+(-[0-9]+)?)(/[1-9][0-9]*)?(,(\\*|[0-9]+(-[0-9]+)?)(/[1-9][0-9]*)?)*$", field))])
+    error_message = "Six fields, seconds first, such as 0 0 * * * *; numbers, *, lists, ranges and steps (from 1)."
+  }
+  validation {
+    condition = alltrue([
+      for range in regexall("([0-9]+)-([0-9]+)", var.schedule) : tonumber(range[0]) <= tonumber(range[1])
+    ])
+    error_message = "A range ends before it begins."
   }
   validation {
     condition = length(split(" ", var.schedule)) != 6 ? true : alltrue([
@@ -86,6 +92,10 @@ variable "tick_minutes" {
   validation {
     condition     = var.schedule != "0 0 * * * *" || var.tick_minutes == 60
     error_message = "The schedule 0 0 * * * * ticks every 60 minutes."
+  }
+  validation {
+    condition     = var.tick_minutes >= local.longest_gap
+    error_message = "The schedule has longer gaps: at most ${local.longest_gap} minutes between two ticks."
   }
 }
 
@@ -127,4 +137,29 @@ variable "immutable_days" {
     condition     = var.immutable_days >= 0 && var.immutable_days <= 146000
     error_message = "From 1 to 146000 days; 0 for no such policy."
   }
+}
+
+# The longest time between two ticks in minutes, where it is the same every week; 0 where days or months are named.
+locals {
+  schedule = split(" ", var.schedule)
+  # Every minute, hour and weekday that is named. A part of a field is `first`, `first-last` or `*`, each with a step.
+  ticking = { for name, field in { minute = [1, 59], hour = [2, 23], weekday = [5, 6] } : name => try([
+    for value in range(field[1] + 1) : value if anytrue([
+      for part in regexall("(\\*|[0-9]+)(?:-([0-9]+))?(?:/([0-9]+))?", local.schedule[field[0]]) :
+      part[0] == "*" ? value % tonumber(coalesce(part[2], "1")) == 0 :
+      value >= tonumber(part[0])
+      && value <= tonumber(coalesce(part[1], part[2] == null ? part[0] : field[1]))
+      && (value - tonumber(part[0])) % tonumber(coalesce(part[2], "1")) == 0
+    ])
+  ], []) }
+  hours = flatten([for day in local.ticking.weekday : [for hour in local.ticking.hour : day * 24 + hour]])
+  longest_gap = try(local.schedule[3] != "*" || local.schedule[4] != "*" ? 0 : max(concat(
+    [for index, minute in local.ticking.minute : minute - local.ticking.minute[max(index - 1, 0)]],
+    # From the last tick of an hour that has some to the first one of the next that has; after the last comes the first.
+    [
+      for index, hour in local.hours :
+      (hour - (index > 0 ? local.hours[index - 1] : local.hours[length(local.hours) - 1] - 168)) * 60
+      + local.ticking.minute[0] - local.ticking.minute[length(local.ticking.minute) - 1]
+    ],
+  )...), 0)
 }

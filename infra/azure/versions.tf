@@ -1,7 +1,7 @@
 # What deploys daena-kms to Azure. README: docs/azure.md. `deploy.sh` checks the inputs first and does all the steps.
 
 terraform {
-  required_version = ">= 1.6"
+  required_version = ">= 1.9" # from there on a validation may look at another variable
   required_providers {
     azurerm = {
       source = "hashicorp/azurerm"

@@ -9,6 +9,7 @@ import pytest
 from daena_kms.fleet import Order
 from daena_kms.model import Observed, State, Status
 from daena_kms.plan import FAILURES_BEFORE_A_PERSON, rotation_id
+from daena_kms.recognition import recognised
 from daena_kms.stores.base import NewVersion
 from tests.support import liars
 from tests.support.worlds import KEY, Effects, Mortal, World, dying
@@ -175,7 +176,9 @@ def test_what_a_late_writer_publishes_is_put_right_by_the_next_tick(due: World, 
 
 
 def _newest(world: World) -> int:
-    newest = world.store.observe(KEY).newest
+    history = world.history()
+    seen, state = world.store.observe(KEY), history.entries[-1].state
+    newest = recognised(world.store, KEY, seen, world.keyring.fingerprints, state, history).newest
     assert newest is not None
     return newest.number
 

@@ -3,8 +3,11 @@
     npm pack @cdktf/provider-azurerm@14.23.1, unpacked; then
     python -m tests.infra.cut_schema package/.jsii tests/infra/azurerm.json
 
+    npm pack @cdktf/provider-google@16.12.1, unpacked; then
+    python -m tests.infra.cut_schema package/.jsii tests/infra/google.json
+
 What the package tells: names, types, what is required, what is computed, how blocks nest. It does not tell which values
-are good: `terraform test` asserts those. Its provider may be older than the one that infra/azure asks for.
+are good: `terraform test` asserts those. Its provider may be older than the one that infra/ asks for.
 """
 
 import json
@@ -13,24 +16,43 @@ import sys
 from pathlib import Path
 from typing import Any
 
-TYPES = (
-    "azurerm_application_insights",
-    "azurerm_function_app_flex_consumption",
-    "azurerm_key_vault",
-    "azurerm_log_analytics_workspace",
-    "azurerm_monitor_action_group",
-    "azurerm_monitor_diagnostic_setting",
-    "azurerm_monitor_scheduled_query_rules_alert_v2",
-    "azurerm_resource_group",
-    "azurerm_role_assignment",
-    "azurerm_role_definition",
-    "azurerm_service_plan",
-    "azurerm_storage_account",
-    "azurerm_storage_container",
-    "azurerm_storage_container_immutability_policy",
-    "azurerm_user_assigned_identity",
-    "data.azurerm_client_config",
-)
+TYPES = {
+    "azurerm": (
+        "azurerm_application_insights",
+        "azurerm_function_app_flex_consumption",
+        "azurerm_key_vault",
+        "azurerm_log_analytics_workspace",
+        "azurerm_monitor_action_group",
+        "azurerm_monitor_diagnostic_setting",
+        "azurerm_monitor_scheduled_query_rules_alert_v2",
+        "azurerm_resource_group",
+        "azurerm_role_assignment",
+        "azurerm_role_definition",
+        "azurerm_service_plan",
+        "azurerm_storage_account",
+        "azurerm_storage_container",
+        "azurerm_storage_container_immutability_policy",
+        "azurerm_user_assigned_identity",
+        "data.azurerm_client_config",
+    ),
+    "google": (
+        "google_cloud_run_v2_service_iam_binding",
+        "google_cloud_scheduler_job",
+        "google_cloudfunctions2_function",
+        "google_logging_metric",
+        "google_monitoring_alert_policy",
+        "google_monitoring_notification_channel",
+        "google_project_iam_audit_config",
+        "google_project_iam_custom_role",
+        "google_project_iam_member",
+        "google_project_service",
+        "google_service_account",
+        "google_storage_bucket",
+        "google_storage_bucket_iam_member",
+        "google_storage_bucket_object",
+        "data.google_project",
+    ),
+}
 # Each class and property links to its place in the provider's documentation: version, kind, attribute, type.
 _LINK = re.compile(r"/providers/[^/]+/[^/]+/([\d.]+)/docs/(resources|data-sources)/\w+(?:#(\w+))?(?:[^}]*?\s(\w+)\})?")
 _SIMPLE = {"StringMap": ["map", "string"], "NumberMap": ["map", "number"], "BooleanMap": ["map", "bool"]}
@@ -135,5 +157,6 @@ def _snake(name: str) -> str:
 
 
 if __name__ == "__main__":
-    cut = Package(Path(sys.argv[1])).cut(TYPES)
-    Path(sys.argv[2]).write_text(json.dumps(cut, separators=(",", ":"), sort_keys=True) + "\n")
+    wanted = Path(sys.argv[2])
+    cut = Package(Path(sys.argv[1])).cut(TYPES[wanted.stem])
+    wanted.write_text(json.dumps(cut, separators=(",", ":"), sort_keys=True) + "\n")

@@ -613,6 +613,7 @@ def test_applications_read_nothing_that_is_not_for_them(read_by_many: Scene) -> 
             {"VersionStage": aws_layout.disabled(1)},
             {"VersionStage": aws_layout.STAGED},
             {"VersionStage": aws_layout.PENDING},
+            {"VersionStage": "v-reports"},  # somebody else's label
             *({"VersionId": version} for version in stages),
             *({"VersionId": version, "VersionStage": labels[0]} for version, labels in stages.items()),
         )

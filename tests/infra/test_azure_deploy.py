@@ -2,98 +2,43 @@
 
 import json
 import os
-import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from .azure_terraform import ROOT, SOURCE
-from .bundles import AZURE, copy_checkout
+from .bundles import AZURE as TARGET
+from .deploying import Machine, make_machine
+from .terraform import AZURE, ROOT
 
 SCRIPT = "infra/azure/deploy.sh"
 SUBSCRIPTION = "00000000-0000-4000-8000-000000000000"
-# All that the script may need of a machine. No az, no terraform, nothing else.
-COMMANDS = ("cat", "dirname", "env", "grep", "sed", "sh", "tr", "wc")
-STUB = """#!/bin/sh
-name=${0##*/}
-printf '%s\\n' "$name $*" >>"$CALLS"
-case "$name $*" in
-    "az account show"*) [ -z "${NO_CREDENTIALS-}" ] || exit 1 ;;
-    *" apply"*) exit "${APPLY_EXIT:-0}" ;;
-    *"output -raw "*) printf '%s' "the-${*##* }" ;;
+# Keeps what it was given.
+TERRAFORM = """#!/bin/sh
+printf '%s\n' "terraform $*" >>"$CALLS"
+case "$*" in
+    *" apply"*)
+        cat "${*##*-var-file=}" >"$CALLS.asked"
+        exit "${APPLY_EXIT:-0}" ;;
+    *"output -raw "*)
+        [ -z "${NO_OUTPUT-}" ] || exit 1
+        printf '%s' "the-${*##* }" ;;
 esac
 """
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A checkout with a virtual environment, and a PATH that has little on it."""
-
-    checkout: Path
-    folder: Path
-
-    def deploy(self, *options: str, tools: bool = True, **environment: str) -> "subprocess.CompletedProcess[str]":
-        variables = {name: value for name, value in os.environ.items() if not name.startswith(("AZ", "TERRA", "ARM"))}
-        variables |= {"PATH": str(self.folder / "bin"), "CALLS": str(self.folder / "calls")}
-        if tools:
-            variables |= {
-                "AZ": str(self.folder / "stubs" / "az"),
-                "TERRAFORM": str(self.folder / "stubs" / "terraform"),
-            }
-        return subprocess.run(
-            [str(self.checkout / SCRIPT), *options],
-            cwd=self.folder,
-            env=variables | environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-
-    def deployed(self, *options: str, tools: bool = True, **environment: str) -> "subprocess.CompletedProcess[str]":
-        """With what every deployment needs."""
-        policy = str(self.checkout / "examples" / "daena-kms.toml")
-        return self.deploy(
-            "--policy", policy, "--subscription", SUBSCRIPTION, "--no-build", *options, tools=tools, **environment
-        )
-
-    @property
-    def calls(self) -> list[str]:
-        """What the stubs were called with, in order."""
-        noted = self.folder / "calls"
-        return noted.read_text().splitlines() if noted.exists() else []
-
-    @property
-    def given(self) -> dict[str, str]:
-        """What Terraform will read."""
-        read: dict[str, str] = json.loads((self.checkout / "infra/azure/given.auto.tfvars.json").read_text())
-        return read
+VAULT = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/x/providers/Microsoft.KeyVault/vaults/"
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    checkout = tmp_path / "a checkout"
-    copy_checkout(checkout, AZURE)
-    shutil.copytree(SOURCE, checkout / "infra" / "azure", ignore=shutil.ignore_patterns(".terraform*", "given*"))
-    shutil.copytree(ROOT / "examples", checkout / "examples")
-    (checkout / ".venv").symlink_to(ROOT / ".venv")
-    archive = checkout / "build" / "bundles" / "azure.zip"
-    archive.parent.mkdir(parents=True)
-    archive.write_bytes(b"built before")
-    for folder in ("bin", "stubs"):
-        (tmp_path / folder).mkdir()
-    for command in COMMANDS:
-        found = shutil.which(command)
-        assert found, f"{command} is not on this machine"
-        (tmp_path / "bin" / command).symlink_to(found)
-    for name in ("az", "terraform"):
-        stub = tmp_path / "stubs" / name
-        stub.write_text(STUB)
-        stub.chmod(0o755)
-    return Machine(checkout, tmp_path)
+    made = make_machine(AZURE, TARGET, "az", ("--subscription", SUBSCRIPTION), tmp_path)
+    (made.folder / "stubs" / "terraform").write_text(TERRAFORM)
+    return made
+
+
+def asked(machine: Machine) -> dict[str, str]:
+    """What Terraform was given last."""
+    read: dict[str, str] = json.loads((machine.folder / "calls.asked").read_text())
+    return read
 
 
 def test_a_shell_of_posix_understands_it() -> None:
@@ -114,6 +59,7 @@ def test_help_names_every_option(machine: Machine) -> None:
         "email",
     ):
         assert f"--{option} " in shown
+    assert "Storage Blob Data Contributor" in shown
     assert machine.calls == []
 
 
@@ -123,15 +69,15 @@ def test_a_dry_run_needs_no_account_and_no_tools_and_changes_nothing(machine: Ma
     assert "terraform -chdir=infra/azure apply" in done.stdout
     assert "az functionapp deployment source config-zip" in done.stdout
     assert "not on this machine: terraform az" in done.stdout
-    assert not (machine.checkout / "infra/azure/given.auto.tfvars.json").exists()
+    assert not machine.variables.exists()
     assert machine.calls == []
 
 
 def test_a_dry_run_builds_the_archive(machine: Machine) -> None:
-    policy = str(machine.checkout / "examples" / "daena-kms.toml")
-    done = machine.deploy("--policy", policy, "--subscription", SUBSCRIPTION, "--dry-run", HOME=os.environ["HOME"])
+    given = ("--policy", str(machine.policy), *machine.needed, "--dry-run")
+    done = machine.deploy(*given, HOME=os.environ["HOME"])
     assert done.returncode == 0, done.stderr
-    assert (machine.checkout / "build" / "bundles" / "azure.zip").stat().st_size > 1_000_000
+    assert machine.archive.stat().st_size > 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -174,11 +120,20 @@ def test_everything_that_is_wrong_is_told_at_once(machine: Machine) -> None:
 
 
 def test_a_policy_that_the_function_would_refuse_is_refused_here(machine: Machine) -> None:
-    (machine.checkout / "examples" / "daena-kms.toml").write_text("[keys.x]\nrotate_after_days = 0\n")
+    machine.policy.write_text("[keys.x]\nrotate_after_days = 0\n")
     done = machine.deployed("--yes")
     assert done.returncode == 2
     assert "rotate_after_days" in done.stderr
     assert [call for call in machine.calls if "apply" in call or "upload" in call] == []
+
+
+@pytest.mark.parametrize("minutes", ["abc", "", "0", "1.5", "-60", "64801", "٣"])
+def test_a_tick_that_is_no_number_is_refused_with_what_is_expected(machine: Machine, minutes: str) -> None:
+    done = machine.deployed("--yes", "--var", f"tick_minutes={minutes}")
+    assert done.returncode == 2
+    assert f"tick_minutes {minutes!r}: a whole number from 1" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [call for call in machine.calls if "apply" in call] == []
 
 
 def test_a_deployment(machine: Machine) -> None:
@@ -207,6 +162,51 @@ def test_what_is_not_given_stays_as_it_was(machine: Machine) -> None:
     assert machine.given["alarm_email"] == "a@example.com"
 
 
+def test_the_name_stays_too_and_is_that_of_the_resource_group(machine: Machine) -> None:
+    machine.deployed("--yes", "--name", "other")
+    done = machine.deployed("--yes")
+    assert done.returncode == 0, done.stderr
+    assert machine.given["name"] == "other"
+    uploads = [call for call in machine.calls if "config-zip" in call]
+    assert len(uploads) == 2
+    assert all("--resource-group other " in call for call in uploads)
+
+
+def test_what_did_not_work_is_not_kept(machine: Machine) -> None:
+    machine.deployed("--yes")
+    before = machine.given
+    done = machine.deployed("--yes", "--var", "log_days=1", APPLY_EXIT="1")
+    assert done.returncode == 1
+    assert machine.given == before
+    assert asked(machine)["log_days"] == "1", "Terraform was given it all the same"
+    assert list(machine.archive.parent.iterdir()) == [machine.archive]
+
+
+def test_back_to_the_hourly_schedule_is_back_to_its_tick(machine: Machine) -> None:
+    machine.deployed("--yes", "--schedule", "0 0 3 * * *", "--tick-minutes", "1440")
+    machine.deployed("--yes", "--email", "a@example.com")
+    assert (machine.given["schedule"], machine.given["tick_minutes"]) == ("0 0 3 * * *", "1440")
+    machine.deployed("--yes", "--schedule", "0 0 * * * *")
+    assert machine.given["tick_minutes"] == asked(machine)["tick_minutes"] == "60"
+
+
+def test_another_schedule_needs_its_tick_in_whatever_way_it_is_given(machine: Machine) -> None:
+    done = machine.deployed("--yes", "--var", "schedule=0 0 3 * * *")
+    assert done.returncode == 2
+    assert "needs --tick-minutes" in done.stderr
+
+
+def test_a_value_that_is_empty_on_purpose_is_given(machine: Machine) -> None:
+    machine.deployed("--yes", "--var", "key_prefix=")
+    assert machine.given["key_prefix"] == asked(machine)["key_prefix"] == ""
+
+
+def test_without_terraforms_outputs_nothing_is_uploaded(machine: Machine) -> None:
+    done = machine.deployed("--yes", NO_OUTPUT="yes")
+    assert done.returncode == 1
+    assert [call for call in machine.calls if "upload" in call or "config-zip" in call] == []
+
+
 @pytest.mark.parametrize("change", [["--prefix", "other-"], ["--name", "other"]])
 def test_what_would_lose_keys_is_refused(machine: Machine, change: list[str]) -> None:
     machine.deployed("--yes", "--prefix", "team-")
@@ -216,6 +216,32 @@ def test_what_would_lose_keys_is_refused(machine: Machine, change: list[str]) ->
     assert "would lose" in done.stderr
     assert machine.given == before[0]
     assert [call for call in machine.calls[before[1] :] if "apply" in call] == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["--prefix", "team-"],
+        ["--name", "other"],
+        ["--vault", VAULT + "ours"],
+        ["--var", f"key_vault_id={VAULT}ours"],
+        ["--var", "key_prefix="],
+    ],
+)
+def test_what_was_left_at_its_default_cannot_be_changed_either(machine: Machine, change: list[str]) -> None:
+    machine.deployed("--yes")
+    before = len(machine.calls)
+    done = machine.deployed("--yes", *change)
+    assert done.returncode == 2
+    assert "would lose" in done.stderr
+    assert [call for call in machine.calls[before:] if "apply" in call] == []
+
+
+def test_another_vault_is_refused_and_the_same_one_is_taken_in_any_spelling(machine: Machine) -> None:
+    machine.deployed("--yes", "--vault", VAULT + "one", "--prefix", "daena-")
+    assert machine.deployed("--yes", "--vault", VAULT + "two").returncode == 2
+    done = machine.deployed("--yes", "--vault", VAULT + "ONE", "--prefix", "daena-", "--name", "daena-kms")
+    assert done.returncode == 0, done.stderr
 
 
 def test_credentials_that_do_not_work_are_found_first(machine: Machine) -> None:

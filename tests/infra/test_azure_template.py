@@ -1,13 +1,11 @@
 """infra/azure: what Terraform and checkov find in it, what is granted and what is not; and that all this would notice.
 
-The provider here knows the schema alone (`azure_terraform`), so values are asserted by `terraform test`, in
+The provider here knows the schema alone (`.terraform`), so values are asserted by `terraform test`, in
 infra/azure/tests and here.
 """
 
 import json
-import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,25 +13,23 @@ import pytest
 from daena_kms.settings import SETTINGS, read_settings
 from daena_kms.stores import azure, azure_ledger
 
-from .azure_terraform import ROOT, SOURCE, Workspace, terraform
+from .terraform import AZURE, BINARY, ROOT, Workspace, check_with_checkov, excused
 
-BINARY = pytest.mark.skipif(not terraform(), reason="terraform is not on this machine, and no package has it")
-TEXT = "\n".join(path.read_text() for path in sorted(SOURCE.glob("*.tf")))
+TEXT = AZURE.text
 VAULT, CONTAINERS = "Microsoft.KeyVault/vaults/", "Microsoft.Storage/storageAccounts/blobServices/containers/"
-MOCKS = (SOURCE / "tests" / "defaults.tftest.hcl").read_text().partition('run "settings"')[0]
 
 
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Ready to be asked; not to be changed."""
-    made = Workspace(tmp_path_factory.mktemp("terraform"))
+    made = Workspace(AZURE, tmp_path_factory.mktemp("terraform"))
     made.init()
     return made
 
 
 @BINARY
 def test_it_is_written_as_terraform_writes_it(checked: Workspace) -> None:
-    done = checked.run("fmt", "-check", "-diff", "-recursive", str(SOURCE))
+    done = checked.run("fmt", "-check", "-diff", "-recursive", str(AZURE.source))
     assert done.returncode == 0, done.stdout
 
 
@@ -46,7 +42,9 @@ def test_terraform_finds_nothing_wrong_with_it(checked: Workspace) -> None:
 def test_its_own_tests_pass(checked: Workspace) -> None:
     done = checked.test()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 passed, 0 failed" in done.stdout
+    written = (AZURE.source / "tests" / "defaults.tftest.hcl").read_text().count("\nrun ")
+    assert written > 6
+    assert f"{written} passed, 0 failed" in done.stdout
 
 
 FAULTS = {
@@ -65,7 +63,7 @@ FAULTS = {
 @BINARY
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(tmp_path: Path, fault: str) -> None:
-    workspace = Workspace(tmp_path)
+    workspace = Workspace(AZURE, tmp_path)
     workspace.edit(*FAULTS[fault])
     workspace.init()
     assert workspace.validate() != []
@@ -82,7 +80,7 @@ REFUSED = {
     "key_prefix": ["daena", "Daena-", "a--", "-", "reserved-", "a" * 64 + "-"],
     "schedule": [
         "", "hourly", "0 * * * *", "0 0 * * * * *", "60 0 * * * *", "0 0 24 * * *", "0 0 0 0 * *", "0 0 0 * 13 *",
-        "0 0 0 * * 7", "0 0  * * *", "cron(0 * * * ? *)",
+        "0 0 0 * * 7", "0 0  * * *", "cron(0 * * * ? *)", "0 */0 * * * *", "0 0 5-3 * * *", "0 0 1-3,9-8 * * *",
     ],
     "public_key": ["ab", "g" * 64],
     "alarm_email": ["security", "a b@c.de"],
@@ -94,34 +92,37 @@ TAKEN = {
 }
 
 
-def runs(given: dict[str, list[str]], *, refused: bool) -> str:
-    """A test file: a plan for each value."""
-    made = [MOCKS]
-    for name, values in given.items():
-        for index, value in enumerate(values):
-            also = "" if name != "schedule" else "    tick_minutes = 64800\n"
-            expected = f"  expect_failures = [var.{name}]\n" if refused else ""
-            variables = f"  variables {{\n    {name} = {json.dumps(value)}\n{also}  }}\n"
-            made.append(f'run "{name}_{index}" {{\n  command = plan\n{variables}{expected}}}\n')
-    return "\n".join(made)
-
-
 @BINARY
 @pytest.mark.parametrize(("given", "refused"), [(REFUSED, True), (TAKEN, False)], ids=["refused", "taken"])
 def test_inputs(tmp_path: Path, given: dict[str, list[str]], refused: bool) -> None:
-    workspace = Workspace(tmp_path)
-    workspace.init()
-    done = workspace.test(runs(given, refused=refused))
-    assert f"{sum(map(len, given.values()))} passed, 0 failed" in done.stdout, done.stdout + done.stderr
+    told = Workspace(AZURE, tmp_path).plan_with(given, {"schedule": {"tick_minutes": 64800}}, refused=refused)
+    assert f"{sum(map(len, given.values()))} passed, 0 failed" in told, told
+
+
+# schedule: the longest time between two ticks, where it is the same every week
+GAPS = {
+    "0 0 * * * *": 60,
+    "0 */5 * * * *": 5,
+    "0 */7 * * * *": 7,
+    "0 5/15 * * * *": 15,
+    "30 0,30 * * * *": 30,
+    "0 0 */12 * * *": 720,
+    "0 30 3,15 * * *": 720,
+    "0 0 3 * * *": 1440,
+    "0 30 3 * * 1-5": 3 * 1440,
+    "0 0,30 8-18 * * 1-5": 61 * 60 + 30,
+    "0 0 3 * * 0": 7 * 1440,
+}
 
 
 @BINARY
-def test_a_tick_that_does_not_fit_the_schedule_is_refused(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    workspace.init()
-    asked = "variables {\n    tick_minutes = 30\n  }\n  expect_failures = [var.tick_minutes]"
-    wrong = f'run "x" {{\n  command = plan\n  {asked}\n}}\n'
-    assert "1 passed, 0 failed" in workspace.test(MOCKS + wrong).stdout
+@pytest.mark.parametrize("schedule", GAPS)
+def test_a_tick_that_does_not_fit_the_schedule_is_refused(tmp_path: Path, schedule: str) -> None:
+    also = {"tick_minutes": {"schedule": schedule}}
+    for minutes, refused in ((GAPS[schedule], False), (GAPS[schedule] - 1, True)):
+        workspace = Workspace(AZURE, tmp_path / str(minutes))
+        told = workspace.plan_with({"tick_minutes": [minutes]}, also, refused=refused)
+        assert "1 passed, 0 failed" in told, told
 
 
 # --- what is granted
@@ -171,6 +172,12 @@ def test_what_the_function_owns_is_its_hosts_account_alone() -> None:
     }
 
 
+def test_the_app_starts_once_it_may_do_what_it_does() -> None:
+    (after,) = re.findall(r"depends_on = \[(.*?)\]", TEXT, re.DOTALL)
+    roles = re.findall(r'resource "(azurerm_role_assignment)" "(\w+)"', TEXT)
+    assert {".".join(role) for role in roles} == {name.strip() for name in after.split(",")} - {""}
+
+
 # --- what is safe
 
 
@@ -211,11 +218,8 @@ def test_the_functions_settings_are_settings_of_ours() -> None:
 
 
 def test_the_alarms_look_for_lines_that_the_function_writes() -> None:
-    """Their text is a part of two programs that nothing else ties together."""
+    """Their fields are held against real lines in tests/functions."""
     entry = (ROOT / "functions" / "azure_function" / "function_app.py").read_text()
-    assert '"failed"' in entry
-    assert '"done"' in entry
-    assert 'message startswith \'{"message": "done"\'' in TEXT
     asked = set(re.findall(r"run\.metrics\.(\w+)", TEXT))
     assert asked == {"Runs", "KeysOverdue", "KeysStuck"}
     assert set(re.findall(r"name in \('(\w+)', '(\w+)'\)", TEXT)) == {("tick", "run")}
@@ -223,15 +227,7 @@ def test_the_alarms_look_for_lines_that_the_function_writes() -> None:
 
 
 def test_checkov_finds_nothing_but_what_is_excused_and_every_excuse_is_needed(tmp_path: Path) -> None:
-    checkov = ROOT / ".venv" / "tools" / "checkov" / "bin" / "checkov"
-    words = ["--directory", str(SOURCE), "--framework", "terraform", "--output", "json", "--skip-download"]
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "BC_SKIP_MAPPING": "TRUE"}
-    done = subprocess.run(  # our own words
-        [str(checkov), *words], capture_output=True, text=True, check=False, env=environment, cwd=tmp_path
-    )
-    assert done.stdout.startswith("{"), done.stdout + done.stderr
-    outcome = json.loads(done.stdout)["results"]
+    outcome = check_with_checkov(AZURE, tmp_path)
     assert [f"{check['check_id']} {check['resource']}" for check in outcome["failed_checks"]] == []
     assert len(outcome["passed_checks"]) > 20, "checkov did not read the configuration"
-    excused = re.findall(r"#checkov:skip=(\w+):\S+", TEXT)
-    assert sorted(check["check_id"] for check in outcome["skipped_checks"]) == sorted(excused)
+    assert sorted(check["check_id"] for check in outcome["skipped_checks"]) == sorted(excused(AZURE))

@@ -14,11 +14,13 @@ from azure.storage.blob import ContainerClient
 from daena_kms.stores.azure import AzureStore
 from daena_kms.stores.azure_calls import Azure
 from daena_kms.stores.azure_ledger import BlobLedger
-from daena_kms.stores.azure_secrets import Pace, Vault
+from daena_kms.stores.azure_secrets import Vault
+from daena_kms.stores.pace import Pace
 
 from . import azurite
 from .strict_vault import FUNCTION, StrictVault
 from .vault_http import plain
+from .vault_secrets import PAGE
 
 PREFIX = "app-"
 SECONDS = 30.0
@@ -40,6 +42,7 @@ class Account:
         server = self.vault.server
         server.secrets.live.clear()
         server.secrets.deleted.clear()
+        server.secrets.page = PAGE
         server.allowed.clear()
         server.calls.clear()
         server.between = plain
@@ -57,11 +60,15 @@ class Account:
         return Azure(lambda: self.vault.credential(principal), call_timeout=timedelta(seconds=seconds))
 
     def store(
-        self, wrap: Wrap = lambda vault: vault, principal: str = "tester", seconds: float = SECONDS
+        self,
+        wrap: Wrap = lambda vault: vault,
+        principal: str = "tester",
+        seconds: float = SECONDS,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> AzureStore:
         """A store as one process has it, on a wrapped vault. Nothing is waited for."""
         azure = self.azure(principal, seconds)
-        pace = Pace(1_000_000, 10, time.monotonic, time.sleep)
+        pace = Pace(1_000_000, 10, monotonic, time.sleep)
         vault = Vault(azure, self.vault.url, pace=pace, token=lambda: os.urandom(8).hex(), sleep=lambda _: None)
         return AzureStore(
             wrap(vault), prefix=PREFIX, ledger=self.manifests, actor=azure.identity.actor, entropy=os.urandom

@@ -90,6 +90,7 @@ class MemoryStore:
         ledger: str = MemoryLedger.address,
     ) -> None:
         self.fenced = fenced
+        self.marked = True
         self.keys: dict[str, Container] = {}
         self._entropy = entropy
         self._clock = clock
@@ -106,7 +107,13 @@ class MemoryStore:
             ]
         yield from rows
 
-    def observe(self, key: str, *, dated: bool = False) -> Observed:
+    def observe(
+        self,
+        key: str,
+        *,
+        dated: bool = False,
+        since: Observed | None = None,
+    ) -> Observed:
         with self._lock:
             container = self.keys.get(key)
             if container is None:

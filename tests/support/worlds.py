@@ -20,7 +20,7 @@ from daena_kms.service import Service
 from daena_kms.stores.base import KeyStore
 from daena_kms.stores.local import KekSource, LocalStore, create_vault
 
-from . import aws_world, azure_world
+from . import aws_world, azure_world, gcp_world
 from .doubles import MemoryLedger, MemoryStore
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -76,14 +76,21 @@ def azure_backend(_folder: Path, _clock: Clock, _entropy: Callable[[int], bytes]
     return Backend(made.store(), made.ledger())
 
 
+def gcp_backend(_folder: Path, _clock: Clock, _entropy: Callable[[int], bytes]) -> Backend:
+    """The real GCP store on the strict double, its ledger on fake-gcs-server. One at a time, as above."""
+    made = gcp_world.emptied()
+    return Backend(made.processes(), made.ledger())
+
+
 BACKENDS: dict[str, Callable[[Path, Clock, Callable[[int], bytes]], Backend]] = {
     "local": local_backend,
     "memory-fenced": lambda f, c, e: memory_backend(f, c, e, fenced=True),
     "memory-unfenced": lambda f, c, e: memory_backend(f, c, e, fenced=False),
     "aws": aws_backend,
     "azure": azure_backend,
+    "gcp": gcp_backend,
 }
-SERVED = {"aws", "azure"}  # those behind a socket
+SERVED = {"aws", "azure", "gcp"}  # those behind a socket
 
 
 class World:
@@ -159,9 +166,12 @@ class Mortal:
             return value
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            self._effects.before(name)
+            # What happens at a boundary happens in other processes: they do not know what this one remembers.
+            with gcp_world.elsewhere():
+                self._effects.before(name)
             result = value(*args, **kwargs)
-            self._effects.after(name)
+            with gcp_world.elsewhere():
+                self._effects.after(name)
             return result
 
         return call

@@ -5,17 +5,20 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from daena_kms.errors import RefusedError, UnavailableError
 from daena_kms.fleet import Order
 from daena_kms.material import KeyMaterial
-from daena_kms.model import State, Status
+from daena_kms.model import Observed, State, Status
 from daena_kms.policy import KeyPolicy
 from daena_kms.service import Service
 from daena_kms.stores import aws_layout as layout
+from daena_kms.stores.aws_calls import Reply
 from daena_kms.stores.aws_layout import CURRENT, PENDING, PREVIOUS, STAGED
-from tests.support.aws_scene import NAME, THEN, Foreign, Parameters, Scene, few, vault
-from tests.support.worlds import KEY, START, Effects, Mortal, dying
+from tests.support.aws_scene import LOOSE, NAME, THEN, Foreign, Parameters, Scene, few, once, vault
+from tests.support.liars import Faulty
+from tests.support.worlds import KEY, START, DiedError, Effects, Mortal, dying
 
 # --- a person at the console
 
@@ -112,7 +115,203 @@ def test_verify_sees_a_foreign_version_under_a_number_of_ours_also_where_ours_li
     assert sorted(scene.problems()) == [
         f"readers get version 2 ({put}), the manifest says version 2 ({ours})",
         f"the store has version 2 ({put}), which is not the one that the manifest knows",
+        "version 2 has lost the mark that keeps it: a rotation or `adopt` gives it back",
     ]
+
+
+@pytest.mark.parametrize("labels", [["v3"], ["v3", "mine"], ["v3", STAGED]], ids=str)
+def test_a_version_of_somebodys_that_has_our_next_number_keeps_every_label(scene: Scene, labels: list[str]) -> None:
+    """Staging would move the number's label to our version, and with the last label AWS may delete theirs."""
+    scene.versions(2)
+    put = scene.by_hand("put_secret_value", SecretString="x" * 32, VersionStages=labels)["VersionId"]
+    outcome = scene.force()
+    assert outcome.status is Status.FAILED
+    assert "rotate of version 3 was given up: a version that is none of ours lies under" in outcome.message
+    assert "`verify` names the version" in outcome.hint
+    assert {*labels} == {*scene.stages()[put]}
+    scene.clock.move(hours=3)
+    outcome = scene.force()
+    assert (outcome.status, outcome.number) == (Status.ROTATED, 4)
+    assert {*labels} - {STAGED} == {*scene.stages()[put]}  # that one is ours, and moves
+    assert list(scene.states()) == [1, 2, 4]
+    assert scene.problems() == [f"version 3 ({put}) lies in the store, but no entry knows it"]
+    with pytest.raises(RefusedError, match=r"version 3 .* cannot be adopted: the material .* is not the one"):
+        scene.service().adopt(KEY)  # number 3 was given to other material, for ever
+    scene.by_hand("update_secret_version_stage", VersionStage="v3", RemoveFromVersionId=put)
+    assert put not in scene.stages() or scene.service().adopt(KEY).status is Status.DONE
+    assert 3 not in scene.states()
+
+
+def test_somebodys_version_with_our_staged_label_is_not_taken_away(scene: Scene) -> None:
+    scene.versions(2)
+    put = scene.by_hand("put_secret_value", SecretString="x" * 32, VersionStages=[STAGED, "mine"])["VersionId"]
+    scene.clock.move(days=91)
+    assert scene.rotate().status is Status.ROTATED
+    assert "mine" in scene.stages()[put]
+
+
+def dead(_parameters: Parameters, _send: Callable[[], Any]) -> Any:
+    raise DiedError
+
+
+def test_somebodys_version_under_a_number_that_was_given_up_is_not_recorded_as_ours(scene: Scene) -> None:
+    scene.versions(2)
+    scene.secrets.between = once("put_secret_value", dead)
+    with dying():
+        scene.force()
+    scene.clock.move(minutes=61)
+    assert scene.force().status is Status.ROTATED
+    put = scene.by_hand("put_secret_value", SecretString="x" * 32, VersionStages=["v3"])["VersionId"]
+    outcome = scene.force()
+    assert outcome.status is Status.ROTATED
+    assert 3 not in scene.states()
+    assert scene.stages()[put] == ["v3"]
+    assert scene.problems() == [f"version 3 ({put}) lies in the store, but no entry knows it"]
+
+
+def test_what_was_given_up_is_recorded_only_once_it_was_read_and_is_what_was_claimed(scene: Scene) -> None:
+    """Version 3 was staged, made current and not any more by hand, and holds something else by now."""
+    scene.versions(2)
+    scene.secrets.between = once("update_secret_version_stage", dead)
+    with dying():
+        scene.force()
+    scene.make_current(3)
+    scene.make_current(2)
+    held = vault()[NAME].versions
+    good, other = (held[scene.ids()[number]]["secret_string"] for number in (3, 2))
+    held[scene.ids()[3]]["secret_string"] = other
+    scene.clock.move(minutes=61)
+    assert scene.force().status is Status.FAILED  # its check failed, and it cannot be taken away: it has AWSPREVIOUS
+    scene.clock.move(days=91)
+    outcome = scene.rotate()
+    assert (outcome.status, outcome.number) == (Status.ROTATED, 4)
+    (note,) = [note for note in outcome.notes if "is not taken in" in note]
+    assert f"version 3 ({scene.ids()[3]}) lies in the store under a number that was given up" in note
+    assert list(scene.states()) == [1, 2, 4]
+    (problem,) = scene.problems()
+    assert "under a number that was given up, but: version 3" in problem
+    held[scene.ids()[3]]["secret_string"] = good
+    assert any("the next tick adopts it" in problem for problem in scene.problems())
+    scene.clock.move(days=91)
+    assert scene.rotate().status is Status.ROTATED
+    assert sorted(scene.states()) == [1, 2, 3, 4, 5]
+    scene.check()
+
+
+# --- the label that keeps a version, taken by hand
+
+
+def take(scene: Scene, number: int, label: str = "") -> None:
+    """What the console does on `Remove` of a label."""
+    version = scene.ids()[number]
+    scene.by_hand("update_secret_version_stage", VersionStage=label or f"v{number}", RemoveFromVersionId=version)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_version_that_lost_the_label_of_its_number_gets_it_back_before_it_would_be_lost(
+    scene: Scene, number: int
+) -> None:
+    """AWSPREVIOUS or AWSCURRENT is all it has, and moves on with the next rotation or the one after it."""
+    materials = scene.versions(2)
+    take(scene, number)
+    expected = f"version {number} has lost the mark that keeps it: a rotation or `adopt` gives it back"
+    assert scene.problems() == [expected]
+    outcome = scene.force()
+    assert outcome.status is Status.ROTATED
+    assert f"version {number} had lost the mark that keeps it; it has it again" in outcome.notes
+    scene.check()
+    assert scene.force().status is Status.ROTATED
+    assert scene.materials()[:2] == materials
+    scene.check()
+
+
+def test_an_adopted_version_that_lost_the_label_of_its_number_gets_it_back(scene: Scene) -> None:
+    """Its id tells no number: the manifest does."""
+    Foreign(scene, SecretString="hunter2")
+    scene.service().adopt(KEY)
+    scene.force()
+    take(scene, 1)
+    assert scene.force().status is Status.ROTATED
+    assert scene.materials()[0].reveal() == b"hunter2"
+    scene.check()
+
+
+def test_adopting_gives_a_known_version_its_label_back(scene: Scene) -> None:
+    materials = scene.versions(2)
+    take(scene, 1)
+    assert scene.service().adopt(KEY).status is Status.DONE
+    assert scene.labels()[1] == {"v1", PREVIOUS}
+    scene.check()
+    scene.force()
+    assert scene.materials()[:2] == materials
+    scene.check()
+
+
+def test_a_label_that_somebody_else_has_taken_stops_the_rotation_that_would_lose_the_version(scene: Scene) -> None:
+    materials = scene.versions(2)
+    put = scene.by_hand("put_secret_value", SecretString="x" * 32, VersionStages=["mine"])["VersionId"]
+    scene.move("v1", put, scene.ids()[1])
+    outcome = scene.force()
+    assert outcome.status is Status.FAILED
+    assert "cannot get the number 1: it is taken" in outcome.message
+    assert f"{put} has the label v1" in outcome.hint
+    scene.by_hand("update_secret_version_stage", VersionStage="v1", RemoveFromVersionId=put)
+    scene.clock.move(minutes=61)
+    assert scene.force().status is Status.ROTATED
+    assert scene.materials()[:2] == materials
+
+
+def test_a_destroyed_version_that_a_person_makes_current_is_kept_once_it_is_adopted(scene: Scene) -> None:
+    scene.policy = LOOSE
+    materials = scene.versions(3)
+    version = scene.ids()[1]
+    scene.clock.move(days=2)
+    scene.service().destroy(KEY, 1)
+    scene.clock.move(days=2)
+    scene.rotate()
+    assert scene.states()[1] is State.DESTROYED
+    scene.move(CURRENT, version, scene.current())
+    assert scene.service().adopt(KEY).status is Status.DONE
+    assert scene.labels()[1] == {"v1", CURRENT}
+    for _ in range(2):
+        assert scene.force().status is Status.ROTATED
+    assert scene.materials()[0] == materials[0]
+    scene.check()
+
+
+def test_what_was_recorded_as_lost_and_is_there_again_is_decrypt_only_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few(monkeypatch)
+    materials = scene.versions(6)
+    archive = f"{NAME}--archive-1"
+    kept = dict.pop(vault(), archive)  # the region's copy is away for a while
+    scene.make_current(5)
+    scene.service().adopt(KEY)
+    assert [number for number, record in scene.history().versions.items() if record.lost] == [1, 2, 3]
+    dict.__setitem__(vault(), archive, kept)
+    assert sum("still gives it out" in problem for problem in scene.problems()) == 3
+    assert scene.service().adopt(KEY).status is Status.DONE
+    assert {number: scene.states()[number] for number in (1, 2, 3)} == dict.fromkeys((1, 2, 3), State.DECRYPT_ONLY)
+    assert scene.materials() == materials
+    scene.check()
+
+
+def test_what_a_look_does_not_show_is_not_lost_if_it_can_be_read_by_its_number(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few(monkeypatch)
+    materials = scene.versions(6)
+    scene.make_current(5)
+
+    def shortened(observe: Callable[..., Observed], *asked: Any, **how: Any) -> Observed:
+        seen = observe(*asked, **how)
+        return replace(seen, versions=seen.versions[3:])
+
+    assert scene.service(store=Faulty(scene.store, "observe", shortened)).adopt(KEY).status is Status.DONE
+    assert not any(record.lost for record in scene.history().versions.values())
+    assert scene.materials() == materials
+    scene.check()
 
 
 def staged_label_alone(scene: Scene) -> list[KeyMaterial]:
@@ -366,10 +565,57 @@ def _rotated_by_another(scene: Scene) -> None:
     scene.secrets.between = rotating
 
 
+def _crowded(scene: Scene, labels: int = 14) -> None:
+    there = Foreign(scene, SecretString="x" * 32)
+    for n in range(labels):
+        scene.move(f"mine-{n}", there.made[0])
+
+
+def _crowded_versions(scene: Scene, versions: int = 11) -> None:
+    there = Foreign(scene, SecretString="0" * 32)
+    for n in range(versions):
+        there.put(str(n) * 16, f"mine-{n}")
+
+
+@pytest.mark.parametrize(("crowd", "most"), [(_crowded, 12), (_crowded_versions, 6)])
+def test_a_secret_as_crowded_as_it_may_be_is_rotated_on_for_ever(
+    scene: Scene, crowd: Callable[[Scene, int], None], most: int
+) -> None:
+    crowd(scene, most)
+    before = scene.stages()
+    assert scene.service().adopt(KEY).status is Status.DONE
+    highest = max(scene.states())
+    for _ in range(6):
+        outcome = scene.force()
+        assert outcome.status is Status.ROTATED, outcome.message
+    scene.service().disable(KEY, highest + 3)
+    scene.service().enable(KEY, highest + 3)
+    theirs = {label: i for i, labels in before.items() for label in labels if label.startswith("mine")}
+    assert theirs == {label: i for i, labels in scene.stages().items() for label in labels if label.startswith("mine")}
+    scene.check()
+
+
+def test_a_key_that_became_crowded_says_what_to_take_away(scene: Scene) -> None:
+    scene.versions(2)
+    for n in range(15):
+        scene.move(f"mine-{n}", scene.current())
+    outcome = scene.force()
+    assert outcome.status is Status.FAILED
+    assert f"{NAME} has 20 labels" in outcome.message
+    assert "take away labels that are not ours" in outcome.hint
+    for n in range(15):
+        scene.by_hand("update_secret_version_stage", VersionStage=f"mine-{n}", RemoveFromVersionId=scene.current())
+    scene.clock.move(minutes=61)
+    assert scene.rotate().status is Status.ROTATED
+    scene.check()
+
+
 UNADOPTABLE = {
     "longer than any key": (_too_long, "5000 bytes is outside 1 to 1024", "take it away"),
     "a disabled version of which nothing is known": (_disabled, "nothing says what it holds", "enable it in the store"),
     "native rotation": (_rotated_by_another, "somebody else rotates", "cancel-rotate-secret"),
+    "no room for our labels": (_crowded, "of the 20 labels .* 14 are somebody else's", "take some away"),
+    "no room for our labels on many versions": (_crowded_versions, "of the 20 labels .* 11 are", "take some away"),
 }
 
 
@@ -416,7 +662,45 @@ def test_a_stray_pending_label_is_a_note_and_no_version(scene: Scene) -> None:
     assert scene.stages()[there.made[1]] == [PENDING]
 
 
-# --- tags written by hand
+# --- tags written, or taken away, by hand
+
+
+@pytest.mark.parametrize(
+    "tags", [["ledger"], ["head"], ["ledger", "head", "number", "active-since", "paused"]], ids=str
+)
+def test_a_key_whose_tags_were_taken_is_rotated_and_has_them_again(scene: Scene, tags: list[str]) -> None:
+    """Without the ledger's address no listing shows it as ours."""
+    scene.versions(1)
+    before = scene.tags()
+    scene.by_hand("untag_resource", TagKeys=[layout.TAG + tag for tag in tags])
+    assert scene.rotate().status is Status.NOT_DUE
+    assert scene.tags() == before
+    scene.by_hand("untag_resource", TagKeys=[layout.TAG + tag for tag in tags])
+    scene.clock.move(days=91)
+    report = scene.service().rotate(Order())
+    assert [outcome.status for outcome in report.outcomes] == [Status.ROTATED]
+    assert scene.tags().keys() == before.keys()
+    scene.check()
+
+
+def test_a_listing_that_shows_nothing_makes_no_key_overdue_and_stops_no_rotation(scene: Scene) -> None:
+    scene.versions(1)
+    scene.clock.move(days=91)
+    scene.secrets.between = once("list_secrets", lambda _parameters, _send: [Reply("it", {"SecretList": []})])
+    report = scene.service().rotate(Order())
+    assert [outcome.status for outcome in report.outcomes] == [Status.ROTATED]
+    scene.check()
+
+
+def test_all_tags_of_a_key_with_archives_taken_away_lose_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    few(monkeypatch)
+    materials = scene.versions(6)
+    scene.by_hand("untag_resource", TagKeys=list(scene.tags()))
+    for _ in range(3):
+        scene.clock.move(days=91)
+        assert scene.rotate().status is Status.ROTATED
+    assert scene.materials()[:6] == materials
+    scene.check()
 
 
 @pytest.mark.parametrize("value", ["9999-12-31T00:00:00+00:00", "0001-01-01T00:00:00+00:00", "soon"])

@@ -204,9 +204,11 @@ def test_any_set_of_labels_is_told_apart(stages: dict[str, list[str]]) -> None:
         assert version.staged
         assert STAGED in labels[version.version_id]
         assert not {CURRENT, PREVIOUS} & labels[version.version_id]
+        assert version.rotation_id  # somebody else's is never taken away, whatever label it has
     for version in held.versions:
         assert not version.staged
-        assert STAGED not in labels[version.version_id] or {CURRENT, PREVIOUS} & labels[version.version_id]
+        waiting = STAGED in labels[version.version_id] and version.rotation_id
+        assert not waiting or {CURRENT, PREVIOUS} & labels[version.version_id]
 
 
 @given(_stages())
@@ -249,6 +251,102 @@ def test_the_order_in_which_aws_tells_versions_means_nothing(stages: dict[str, l
 def test_what_one_version_is(labels: list[str], seen: str) -> None:
     held = layout.held({layout.version_id(ROTATION, 1): labels})
     assert (len(held.versions), len(held.staged)) == {"staged": (0, 1), "published": (1, 0), "nothing": (0, 0)}[seen]
+
+
+@pytest.mark.parametrize(
+    ("labels", "loose"),
+    [
+        (["v1"], False),
+        (["disabled-1"], False),
+        (["v1", "disabled-1", CURRENT], False),
+        ([CURRENT], True),
+        ([PREVIOUS, STAGED], True),
+        (["mine"], True),
+        (["v2", CURRENT], False),
+    ],
+)
+def test_what_keeps_a_version_is_the_label_of_its_number(labels: list[str], loose: bool) -> None:
+    (version,) = layout.held({layout.version_id(ROTATION, 1): labels}).versions
+    assert version.loose is loose
+
+
+# --- archives
+
+
+@pytest.mark.parametrize(
+    ("indexes", "text"),
+    [
+        ({1}, "1"),
+        ({1, 2}, "1-2"),
+        ({4, 1, 3}, "1 3-4"),
+        ({*range(1, 89), 90}, "1-88 90"),
+        (set(range(1, 1000)), "1-999"),
+        (set(), ""),
+    ],
+)
+def test_archives_are_named_in_ranges(indexes: set[int], text: str) -> None:
+    assert layout.write_archives(indexes) == text
+    assert layout.read_archives(text) == indexes
+
+
+@given(st.sets(st.integers(1, 999), max_size=40))
+def test_archives_that_are_named_are_read_back_the_same(indexes: set[int]) -> None:
+    assert layout.read_archives(layout.write_archives(indexes)) == indexes
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "1-", "2-1", "one", "\u00b2", "1.5", "01", "1-9999999999", "1-999999999", "7-7-7"]
+)
+def test_what_names_no_archives_is_read_as_none(text: str) -> None:
+    assert layout.read_archives(text) == set()
+    assert layout.read_archives(f"3 {text}") == {3}
+
+
+def test_a_single_large_number_is_an_archive_of_its_own() -> None:
+    """A label of somebody's that looks like a number, a date say, was adopted once."""
+    number = 20_240_101
+    shown = {1, 2, number}
+    assert layout.archives_near(shown) == {1, layout.archive_index(number), layout.archive_index(number) - 1}
+    assert layout.read_archives("1265007") == {1_265_007}
+
+
+@pytest.mark.parametrize(
+    ("shown", "near"),
+    [
+        (set(), set()),
+        (range(1, 17), set()),
+        (range(1, 5), set()),
+        ({1, 2, 4}, {1}),  # number 3 was given up, or lies there
+        (range(4, 20), {1}),
+        (range(17, 33), {1}),
+        (range(18, 34), {1, 2}),
+        (range(33, 49), {2}),  # and from there downwards, as long as there is one
+    ],
+)
+def test_versions_that_are_missing_are_looked_for_where_they_would_lie(shown: Any, near: set[int]) -> None:
+    assert layout.archives_near({*shown}) == near
+
+
+# --- room for labels
+
+
+@given(_stages())
+def test_a_secret_without_labels_of_somebody_elses_is_never_crowded(stages: dict[str, list[str]]) -> None:
+    ours = {i: [label for label in labels if label not in ("mine", PENDING)] for i, labels in stages.items()}
+    assert layout.crowding(ours) == ""
+
+
+@pytest.mark.parametrize(
+    ("bearers", "labels", "crowded"),
+    [(1, 12, False), (1, 13, True), (2, 10, False), (2, 11, True), (6, 2, False), (6, 3, True), (7, 1, True)],
+)
+def test_how_many_labels_of_somebody_elses_fit(bearers: int, labels: int, crowded: bool) -> None:
+    """`labels` of them on the first of so many versions, one on each other. All are kept, and it must still rotate."""
+    stages = {f"somebody's-{n}": [f"mine-{n}"] for n in range(bearers)}
+    stages["somebody's-0"] = [f"mine-0-{n}" for n in range(labels)]
+    problem = layout.crowding(stages)
+    assert bool(problem) is crowded
+    assert not crowded or f"{bearers - 1 + labels} are somebody else's" in problem
 
 
 # --- the envelope

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ from tests.support.aws_scene import (
     LOOSE,
     NAME,
     SPEC,
+    THEN,
     WRITES,
     Between,
     Foreign,
@@ -228,30 +230,98 @@ def test_a_reply_about_something_else_is_not_believed(scene: Scene, name: str) -
     assert refused.value.hint
 
 
-@pytest.mark.parametrize(
-    "operation", ["list_secrets", "generate_data_key", "put_secret_value", "get_secret_value", "decrypt"]
-)
-def test_a_reply_that_lacks_everything_says_nothing_about_the_version_and_is_no_failed_check(
-    scene: Scene, operation: str
-) -> None:
-    scene.rotate()
-    scene.clock.move(days=90)
+def emptied(operation: str) -> Between:
+    """The first reply to an operation arrives without anything in it; what was asked was done."""
 
     def empty(_parameters: Parameters, send: Callable[[], Any]) -> Any:
         send()
         return [Reply("it", {})] if operation == "list_secrets" else Reply("it", {})
 
-    scene.secrets.between = scene.kms.between = once(operation, empty)
+    return once(operation, empty)
+
+
+ROTATING = ["generate_data_key", "put_secret_value", "get_secret_value", "decrypt", "update_secret_version_stage"]
+
+
+@pytest.mark.parametrize(
+    ("first", "operation"),
+    [(True, operation) for operation in ("create_secret", *ROTATING)]
+    + [(False, operation) for operation in ("list_secrets", "describe_secret", *ROTATING)],
+)
+def test_a_reply_that_lacks_everything_says_nothing_about_the_version_and_is_no_failed_check(
+    scene: Scene, operation: str, first: bool
+) -> None:
+    if not first:
+        scene.rotate()
+        if operation == "describe_secret":
+            scene.by_hand("untag_resource", TagKeys=[layout.LEDGER_TAG])  # otherwise the listing says it all
+        scene.clock.move(days=90)
+    scene.secrets.between = scene.kms.between = emptied(operation)
     if operation == "list_secrets":
         with pytest.raises(UnavailableError):
             scene.rotate()
     else:
         outcome = scene.rotate()
-        assert (outcome.status, scene.history().entries[-1].state.failures) == (Status.FAILED, 0)
+        assert outcome.status is Status.FAILED, outcome.message
         assert "lacks" in outcome.message
+        assert all(entry.state.failures == 0 for entry in scene.service().journal.history(KEY))
     scene.clock.move(minutes=61)
-    assert scene.rotate().status is Status.ROTATED
+    assert scene.rotate().status is (Status.CREATED if first else Status.ROTATED)
     scene.check()
+
+
+def test_a_reply_that_lacks_everything_forgets_no_age(scene: Scene) -> None:
+    Foreign(scene, SecretString="hunter2").aged(30)
+    scene.secrets.between = emptied("list_secret_version_ids")
+    with pytest.raises(UnavailableError, match="lacks"):
+        scene.service().adopt(KEY)
+    assert scene.service().adopt(KEY).status is Status.DONE
+    assert scene.history().versions[1].made_at == THEN + timedelta(days=30)
+
+
+AGES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "of another secret": lambda told: {**told, "Name": "app-another-key"},
+    "of no version": lambda told: {**told, "Versions": []},
+    "of the version before only": lambda told: {**told, "Versions": told["Versions"][:1]},
+}
+
+
+@pytest.mark.parametrize("name", AGES)
+def test_ages_are_not_believed_unless_there_is_one_for_each_version_that_is_shown(scene: Scene, name: str) -> None:
+    Foreign(scene, SecretString="older").put("newer").aged(1, 2)
+    scene.secrets.between = once("list_secret_version_ids", lambda _parameters, send: AGES[name](send()))
+    with pytest.raises(IntegrityError):
+        scene.service().adopt(KEY)
+    assert scene.memory.sequences(KEY) == []
+
+
+CHANGED: dict[str, Callable[[Scene], object]] = {
+    "promote": lambda scene: scene.aws.promote(KEY, scene.aws.observe(KEY).staged[0], None, KeyMaterial(b"")),
+    "discard": lambda scene: scene.aws.discard(KEY, scene.aws.observe(KEY).staged[0]),
+    "label": lambda scene: scene.aws.label(KEY, scene.aws.observe(KEY).versions[0], new_version(1)),
+    "disable": lambda scene: scene.aws.disable(KEY, scene.aws.observe(KEY).versions[0]),
+    "enable": lambda scene: scene.aws.enable(KEY, scene.aws.observe(KEY).versions[0]),
+    "destroy": lambda scene: scene.aws.destroy(KEY, scene.aws.observe(KEY).versions[0]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+@pytest.mark.parametrize(
+    ("reply", "problem"),
+    [({}, UnavailableError), ({"ARN": "arn:another", "Name": "app-another-key"}, IntegrityError)],
+    ids=["nothing", "another secret"],
+)
+def test_no_change_of_a_label_is_believed_unread(
+    scene: Scene, change: str, reply: dict[str, Any], problem: type[Exception]
+) -> None:
+    publish(scene, 2, publish(scene, 1))
+    stage(scene, 3)
+    gone = {"label": "v1", "enable": "v1"}.get(change)
+    if gone:
+        scene.by_hand("update_secret_version_stage", VersionStage=gone, RemoveFromVersionId=scene.ids()[1])
+    scene.secrets.between = once("update_secret_version_stage", lambda _parameters, _send: Reply("it", reply))
+    with pytest.raises(problem):
+        CHANGED[change](scene)
 
 
 @pytest.mark.parametrize("text", ['{"format":"daena-kms/1","key":"\ud800"}', "\ud800"])
@@ -365,6 +435,51 @@ def test_a_disabled_version_is_found_by_no_label_of_a_readers(scene: Scene) -> N
     assert "enable" in refused.value.hint
 
 
+def test_a_disabled_version_keeps_no_label_that_readers_may_ask_for(scene: Scene) -> None:
+    first = publish(scene, 1)
+    publish(scene, 2, first)
+    scene.move("v-reports", first.version_id)
+    scene.move(STAGED, first.version_id, scene.ids()[2])
+    scene.aws.disable(KEY, first)
+    assert scene.labels()[1] == {"disabled-1"}
+
+
+@pytest.mark.parametrize("kept", ["AWSPREVIOUS", "mine"])
+def test_a_version_that_lost_the_label_of_its_number_is_disabled_and_enabled_all_the_same(
+    scene: Scene, kept: str
+) -> None:
+    first = publish(scene, 1)
+    publish(scene, 2, first)
+    if kept == "mine":
+        scene.move("mine", first.version_id)
+        scene.by_hand("update_secret_version_stage", VersionStage=PREVIOUS, RemoveFromVersionId=first.version_id)
+    scene.by_hand("update_secret_version_stage", VersionStage="v1", RemoveFromVersionId=first.version_id)
+    scene.aws.disable(KEY, first)
+    assert scene.labels()[1] == {"disabled-1"}
+    scene.aws.enable(KEY, first)
+    assert scene.labels()[1] == {"v1"}
+
+
+@pytest.mark.parametrize("change", ["disable", "enable"])
+def test_nothing_is_said_to_be_done_to_a_version_that_has_no_label_left(scene: Scene, change: str) -> None:
+    scene.versions(3)
+    last = "v1"
+    if change == "enable":
+        scene.service().disable(KEY, 1)
+        last = "disabled-1"
+    version, before = scene.ids()[1], scene.states()
+    scene.by_hand("update_secret_version_stage", VersionStage=last, RemoveFromVersionId=version)
+    outcome = getattr(scene.service(), change)(KEY, 1)
+    assert outcome.status is Status.FAILED
+    assert "version 1" in outcome.message
+    assert "has no label left" in outcome.message
+    assert f"{version}, put the label v1 on it" in outcome.hint
+    assert scene.states() == before
+    scene.move("v1", version)  # as the hint says
+    assert getattr(scene.service(), change)(KEY, 1).status is Status.DONE
+    scene.check()
+
+
 def test_an_enabled_version_is_found_by_its_number_again(scene: Scene) -> None:
     first = publish(scene, 1)
     publish(scene, 2, first)
@@ -380,7 +495,8 @@ def test_a_destroyed_version_has_no_label_left(scene: Scene) -> None:
     publish(scene, 2, first)
     scene.aws.destroy(KEY, first)
     scene.aws.destroy(KEY, first)
-    scene.aws.enable(KEY, first)
+    with pytest.raises(RefusedError, match="has no label left"):
+        scene.aws.enable(KEY, first)
     assert scene.labels() == {2: {"v2", CURRENT, STAGED}}
     with pytest.raises(RefusedError, match="lost its labels"):
         scene.aws.read(KEY, first)
@@ -603,8 +719,91 @@ def test_more_archives_than_one_each_found_by_number_alone(scene: Scene, monkeyp
     scene.versions(9)
     archives = {index: scene.labels(f"{NAME}--archive-{index}") for index in (1, 2)}
     assert archives == {1: {1: {"v1"}, 2: {"v2"}, 3: {"v3"}}, 2: {4: {"v4"}, 5: {"v5"}, 6: {"v6"}}}
-    assert scene.tags()[layout.ARCHIVES_TAG] == "1 2"
+    assert scene.tags()[layout.ARCHIVES_TAG] == "1-2"
     assert [v.number for v in scene.aws.observe(KEY).versions] == list(range(1, 10))
+    scene.check()
+
+
+TAGGED = {
+    "no tag": lambda scene: scene.by_hand("untag_resource", TagKeys=[layout.ARCHIVES_TAG]),
+    "no tag of ours": lambda scene: scene.by_hand("untag_resource", TagKeys=list(scene.tags())),
+    "a tag that names others": lambda scene: scene.by_hand(
+        "tag_resource", Tags=[{"Key": layout.ARCHIVES_TAG, "Value": "7 99"}]
+    ),
+    "a tag as it was written once": lambda scene: scene.by_hand(
+        "tag_resource", Tags=[{"Key": layout.ARCHIVES_TAG, "Value": "1 2"}]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TAGGED)
+def test_archives_are_found_whatever_became_of_the_tag(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    few(monkeypatch)
+    materials = scene.versions(9)
+    TAGGED[name](scene)
+    assert scene.service().get(KEY, 1, reveal=True).material == materials[0]
+    assert [v.number for v in scene.aws.observe(KEY).versions] == list(range(1, 10))
+    assert scene.materials() == materials
+    scene.service().disable(KEY, 2)
+    assert scene.labels(f"{NAME}--archive-1")[2] == {"disabled-2"}
+    scene.service().enable(KEY, 2)
+    for _ in range(3):
+        scene.clock.move(days=91)
+        assert scene.rotate().status is Status.ROTATED
+    assert scene.materials()[:9] == materials
+    named = layout.read_archives(scene.tags()[layout.ARCHIVES_TAG])
+    assert {1, 2, 3} <= named  # once more is archived, the tag is whole again
+    scene.check()
+
+
+def test_adopting_where_the_tag_of_the_archives_was_lost_loses_nothing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few(monkeypatch)
+    materials = scene.versions(6)
+    scene.by_hand("untag_resource", TagKeys=[layout.ARCHIVES_TAG])
+    scene.make_current(5)
+    assert scene.service().adopt(KEY).status is Status.DONE
+    assert not any(record.lost for record in scene.history().versions.values())
+    assert scene.materials() == materials
+    scene.check()
+
+
+def test_more_archives_than_a_tag_could_name_one_by_one(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    few(monkeypatch, 1)
+    scene.versions(2)
+    scene.by_hand("tag_resource", Tags=[{"Key": layout.ARCHIVES_TAG, "Value": " ".join(map(str, range(11, 96)))}])
+    for _ in range(3):
+        assert scene.force().status is Status.ROTATED
+    assert scene.tags()[layout.ARCHIVES_TAG] == "1-2 11-95"
+    scene.check()
+
+
+def test_an_archive_that_is_said_to_hold_no_version_is_not_believed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It always holds one: a reply that lacks them would look as if what lies there were lost."""
+    few(monkeypatch)
+    materials = scene.versions(6)
+    scene.make_current(5)
+
+    def without_versions(operation: str, parameters: Parameters, send: Callable[[], Any]) -> Any:
+        reply = send()
+        if operation == "describe_secret" and "archive" in parameters["SecretId"]:
+            del reply["VersionIdsToStages"]
+        return reply
+
+    scene.secrets.between = without_versions
+    before = scene.memory.sequences(KEY)
+    with pytest.raises(IntegrityError, match="shows not one version"):
+        scene.service().adopt(KEY)
+    scene.secrets.between = lambda _operation, _parameters, send: send()
+    assert scene.memory.sequences(KEY) == before
+    assert not any(record.lost for record in scene.history().versions.values())
+    assert scene.service().adopt(KEY).status is Status.DONE
+    assert scene.materials() == materials
     scene.check()
 
 

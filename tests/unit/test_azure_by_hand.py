@@ -1,17 +1,20 @@
 """The Azure store and a person at the portal: values put by hand, secrets adopted, deleted, disabled, tagged."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
+from msgspec import structs
 
-from daena_kms.errors import RefusedError, UnavailableError
+from daena_kms.errors import IntegrityError, KmsError, RefusedError, UnavailableError
 from daena_kms.fleet import Order
 from daena_kms.material import KeyMaterial
 from daena_kms.model import State, Status, StoredVersion
 from daena_kms.policy import KeyPolicy
 from daena_kms.service import Service
 from tests.support.azure_scene import NAME, STAGED, Scene, replaced
+from tests.support.vault_http import Answer, Asked
 from tests.support.worlds import KEY, START, Effects, Mortal, dying
 
 
@@ -126,6 +129,215 @@ def test_an_adoption_that_dies_anywhere_can_be_asked_again(scene: Scene) -> None
         assert scene.problems() == [], names
 
 
+@pytest.mark.parametrize("at", range(1, 11))
+def test_an_adopter_that_sleeps_while_another_takes_over_takes_nothing_from_what_that_one_wrote(
+    scene: Scene, at: int
+) -> None:
+    for value in ("a" * 32, "b" * 32):
+        scene.put(value)
+    scene.apart()
+    other = scene.account.store()
+    other._ledger = scene.ledger.address
+
+    def meanwhile() -> None:
+        scene.clock.move(minutes=16)
+        with suppress(KmsError):
+            scene.service(store=other).adopt(KEY)
+
+    effects = Effects(sleep_at=at, meanwhile=meanwhile)
+    with suppress(KmsError):
+        scene.service(store=Mortal(scene.store, effects), ledger=Mortal(scene.ledger, effects)).adopt(KEY)
+    assert len(effects.names) >= at
+    scene.clock.move(minutes=61)
+    scene.rotate()
+    if State.ACTIVE not in scene.states().values():
+        scene.service().adopt(KEY)
+    scene.check()
+    assert scene.states() == {1: State.DECRYPT_ONLY, 2: State.ACTIVE}
+
+
+def test_an_adopter_that_was_overtaken_marks_nothing(scene: Scene) -> None:
+    """It sleeps while it reads what it is about to mark; the other one has ended when it wakes."""
+    scene.put("a" * 32)
+    other = scene.account.store()
+    other._ledger = scene.ledger.address
+    asked: list[str] = []
+
+    class Sleeping:
+        def __getattr__(self, name: str) -> object:
+            if name not in ("read", "label"):
+                return getattr(scene.azure, name)
+
+            def call(*given: object) -> object:
+                asked.append(name)
+                if asked == ["read", "read"]:  # once before it claims, once after
+                    scene.clock.move(minutes=16)
+                    assert scene.service(store=other).adopt(KEY).status is Status.DONE
+                return getattr(scene.azure, name)(*given)
+
+            return call
+
+    scene.service(store=Sleeping()).adopt(KEY)
+    assert asked == ["read", "read"]
+    scene.check()
+
+
+def test_a_head_is_written_beside_what_lies_there_by_then(scene: Scene) -> None:
+    """A late writer has seen versions without numbers, and heads that have moved on since."""
+    scene.put("a" * 32)
+    scene.apart()
+    late = scene.account.store()
+    late._ledger = scene.ledger.address
+    late.observe(KEY)
+    assert scene.service().adopt(KEY).status is Status.DONE
+    late.write_anchor(KEY, scene.service().journal.anchor(KEY, scene.service().journal.head(KEY), attention_at=None))
+    assert scene.numbers() == [1]
+    scene.check()
+
+
+def test_a_secret_with_capitals_in_its_name_is_rotated_once_it_is_adopted(scene: Scene) -> None:
+    scene.put("x" * 32, name=NAME.upper())
+    assert scene.service().adopt(KEY).status is Status.DONE
+    scene.clock.move(days=400)
+    assert scene.service().dry_run(Order()).overdue == ()
+    assert scene.rotate().status is Status.ROTATED
+    assert list(scene.secrets.live.values())[-2].name == NAME.upper()
+    scene.check()
+
+
+@pytest.mark.parametrize("which", [[0], [1], [2], [0, 1, 2]], ids=["the oldest", "the middle", "the newest", "all"])
+@pytest.mark.parametrize("lost", [False, True], ids=["the manifest is there", "the manifest is lost"])
+def test_tags_that_somebody_took_away_are_written_back_by_adopt(scene: Scene, which: list[int], lost: bool) -> None:
+    materials = scene.versions(3)
+    scene.apart()
+    for index in which:
+        scene.change(scene.lying()[index].version, tags={"team": "payments"})
+    if lost:
+        scene.forget_manifest()
+    assert scene.problems() != []
+    assert scene.service().adopt(KEY).status is Status.DONE
+    assert scene.numbers() == [1, 2, 3]
+    assert all((scene.lying()[index].tags or {})["team"] == "payments" for index in which)
+    assert scene.materials() == materials
+    scene.rotate()
+    scene.check()
+    assert scene.actions(scene.rotate) == ["GET"], "one listing says again what is due"
+    assert scene.force().number == 4
+    scene.check()
+
+
+def test_the_tags_of_an_adopted_secret_are_written_back_too(scene: Scene) -> None:
+    """Nothing in its value says its number; an entry says which version it is."""
+    for value in ("older", "newer"):
+        scene.put(value)
+    scene.apart()
+    scene.service().adopt(KEY)
+    scene.force()
+    scene.apart()
+    for version in scene.lying()[:2]:
+        scene.change(version.version, tags={})
+    assert scene.service().adopt(KEY).status is Status.DONE
+    assert scene.numbers() == [1, 2, 3]
+    scene.check()
+
+
+def test_a_version_without_tags_that_claims_a_number_of_ours_is_found_out(scene: Scene) -> None:
+    scene.versions(2)
+    scene.apart()
+    old = scene.lying()[1]
+    scene.put("x" * 44, contentType=old.content_type)
+    outcome = scene.rotate()
+    assert outcome.status is Status.FAILED, "the number in a content type is no mark of ours"
+    with pytest.raises(RefusedError, match="cannot be adopted"):
+        scene.service().adopt(KEY)
+    scene.change(scene.lying()[-1].version, attributes={"enabled": False})
+    scene.put("y" * 32)
+    with pytest.raises(RefusedError, match="nothing says what it holds"):
+        scene.service().adopt(KEY)
+
+
+def test_what_was_destroyed_stays_so_where_the_manifest_is_lost() -> None:
+    scene = Scene(KeyPolicy(create=True, grace_days=0, destroy_after_days=1))
+    scene.versions(4)
+    scene.service().destroy(KEY, 1)
+    scene.service().disable(KEY, 2)
+    scene.clock.move(days=2)
+    scene.rotate()
+    scene.forget_manifest()
+    assert scene.service().adopt(KEY).status is Status.DONE
+    assert scene.states() == {1: State.DESTROYED, 2: State.DISABLED, 3: State.DECRYPT_ONLY, 4: State.ACTIVE}
+    with pytest.raises(RefusedError, match="destroyed, not disabled"):
+        scene.service().enable(KEY, 1)
+    scene.check()
+
+
+def test_what_was_destroyed_and_enabled_by_hand_is_adopted_as_a_version_that_lives() -> None:
+    scene = Scene(KeyPolicy(create=True, grace_days=0, destroy_after_days=1))
+    scene.versions(4)
+    scene.service().destroy(KEY, 1)
+    scene.clock.move(days=2)
+    scene.rotate()
+    scene.change(scene.lying()[0].version, attributes={"enabled": True})
+    assert scene.problems() != []
+    scene.forget_manifest()
+    assert scene.service().adopt(KEY).status is Status.DONE
+    assert scene.states()[1] is State.DECRYPT_ONLY
+    scene.service().disable(KEY, 1)
+    assert scene.service().enable(KEY, 1).status is Status.DONE
+    assert scene.states()[1] is State.DECRYPT_ONLY
+    scene.check()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_would_become_active_must_be_readable(scene: Scene, lost: bool) -> None:
+    scene.versions(2)
+    scene.apart()
+    scene.change(scene.lying()[-1].version, attributes={"enabled": False})
+    if lost:
+        scene.forget_manifest()
+    before = scene.lying(), dict(scene.memory.objects)
+    with pytest.raises(RefusedError, match="would become active, but is disabled") as refused:
+        scene.service().adopt(KEY)
+    assert "enable it" in refused.value.hint
+    assert (scene.lying(), scene.memory.objects) == before
+    scene.change(scene.lying()[-1].version, attributes={"enabled": True})
+    if lost:
+        assert scene.service().adopt(KEY).status is Status.DONE
+    scene.check()
+
+
+def test_the_number_of_an_adopted_version_is_the_one_that_was_asked_for(scene: Scene) -> None:
+    scene.put("x" * 32)
+
+    class Forgetful:
+        def __getattr__(self, name: str) -> object:
+            if name != "label":
+                return getattr(scene.azure, name)
+            return lambda *given: structs.replace(scene.azure.label(*given), number=0)
+
+    assert scene.service(store=Forgetful()).adopt(KEY).status is Status.DONE
+    assert scene.states() == {1: State.ACTIVE}
+    scene.check()
+
+
+def test_a_reply_that_has_lost_the_marks_of_an_adopted_version_is_not_believed(scene: Scene) -> None:
+    scene.put("x" * 32)
+
+    def between(asked: Asked, answer: Callable[[], Answer]) -> Answer:
+        got = answer()
+        return Answer(got.status, {**(got.document or {}), "tags": {}}) if asked.action == "update" else got
+
+    scene.server.between = between
+    with pytest.raises(IntegrityError, match="other tags than were sent"):
+        scene.service().adopt(KEY)
+    scene.server.between = lambda _, answer: answer()
+    scene.clock.move(minutes=61)
+    scene.rotate()
+    scene.service().adopt(KEY)
+    assert scene.states() == {1: State.ACTIVE}
+    scene.check()
+
+
 def test_adopting_after_the_manifest_was_lost_keeps_every_version(scene: Scene) -> None:
     materials = scene.versions(3)
     scene.put("by hand".ljust(32))
@@ -229,6 +441,14 @@ def test_an_active_version_that_a_person_disables_is_told_and_rotated_away(scene
     scene.versions(1)
     scene.change(scene.lying()[-1].version, attributes={"enabled": False})
     assert any("disabled" in problem for problem in scene.problems())
+    before = scene.lying(), dict(scene.memory.objects)
+    for _ in range(2):
+        scene.clock.move(hours=1)
+        outcome = scene.rotate()
+        assert outcome.status is Status.FAILED
+        assert "readers get nothing" in outcome.message
+        assert "enable it" in outcome.hint
+    assert (scene.lying(), scene.memory.objects) == before, "a tick touches nothing"
     assert scene.force().status is Status.ROTATED
     got = scene.secrets.get(NAME, "")
     assert got["tags"]["daena-kms-version"] == "2"
@@ -266,6 +486,19 @@ def test_a_late_put_of_a_number_that_was_given_up_is_known_in_the_end_and_loses_
     scene.check()
 
 
+def test_a_disabled_version_is_rotated_away_when_it_is_due_and_is_well_when_it_is_enabled(scene: Scene) -> None:
+    scene.versions(1)
+    version = scene.lying()[-1].version
+    scene.change(version, attributes={"enabled": False})
+    assert scene.rotate().status is Status.FAILED
+    scene.change(version, attributes={"enabled": True})
+    assert scene.rotate().status is Status.NOT_DUE
+    scene.change(version, attributes={"enabled": False})
+    scene.clock.move(days=91)
+    assert scene.rotate().status is Status.ROTATED
+    assert scene.numbers() == [1, 2]
+
+
 def test_a_staged_copy_of_another_run_is_taken_away_too(scene: Scene) -> None:
     scene.versions(1)
     material = scene.materials()[0]
@@ -275,3 +508,19 @@ def test_a_staged_copy_of_another_run_is_taken_away_too(scene: Scene) -> None:
     scene.force()
     assert scene.enabled(STAGED) == []
     scene.check()
+
+
+def test_two_materials_under_one_number_are_not_adopted_and_a_copy_is_taken_in_once(scene: Scene) -> None:
+    scene.versions(2)
+    again = scene.lying()[0]
+    scene.put(again.value, tags=again.tags, contentType=again.content_type)
+    scene.forget_manifest()
+    assert scene.service().adopt(KEY).status is Status.DONE
+    (adopted,) = (entry for entry in scene.history().entries if entry.event == "adopted")
+    assert sorted(change.number for change in adopted.changes) == [1, 2]
+    scene.check()
+    forged = {tag: text for tag, text in (again.tags or {}).items() if tag != "daena-kms-fingerprint"}
+    scene.put("x" * 32, tags=forged)
+    scene.forget_manifest()
+    with pytest.raises(RefusedError, match="two versions have it"):
+        scene.service().adopt(KEY)

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import requests
 from azure.core.credentials import AccessTokenInfo
 from azure.core.exceptions import (
     ClientAuthenticationError,
@@ -16,6 +17,7 @@ from azure.core.exceptions import (
     ServiceRequestError,
     ServiceResponseError,
 )
+from azure.core.pipeline.transport import RequestsTransport, RequestsTransportResponse
 from azure.identity import (
     ChainedTokenCredential,
     ClientSecretCredential,
@@ -39,12 +41,13 @@ from daena_kms.material import KeyMaterial
 from daena_kms.model import KeySpec, StoredVersion
 from daena_kms.settings import read_settings
 from daena_kms.stores import azure_calls
-from daena_kms.stores.azure_calls import Azure, Identity, Login, credential
+from daena_kms.stores.azure_calls import Azure, Identity, Login, RecoverableError, credential
 from daena_kms.stores.base import NewVersion
 from tests.cli.sandbox import CANARY, leaked
 from tests.support import azure_world
 from tests.support.azure_scene import refusal
 from tests.support.vault_http import Answer
+from tests.support.vault_tokens import TENANT
 from tests.support.worlds import KEY
 
 SPEC = KeySpec.parse("AES-256")
@@ -73,10 +76,10 @@ TRANSLATED: dict[str, tuple[Answer, type[KmsError], tuple[str, ...]]] = {
     "not there": (refusal(404, "SecretNotFound"), NotFoundError, ("AZURE_KEY_VAULT_URL",)),
     "soft-deleted": (
         refusal(409, "Conflict", "ObjectIsDeletedButRecoverable"),
-        UnavailableError,
+        RecoverableError,
         (f"az keyvault secret recover --vault-name … --name app-{KEY}",),
     ),
-    "being deleted": (refusal(409, "Conflict", "ObjectIsBeingDeleted"), UnavailableError, ("recover",)),
+    "being deleted": (refusal(409, "Conflict", "ObjectIsBeingDeleted"), RecoverableError, ("recover",)),
     "another conflict": (refusal(409, "Conflict"), ConflictError, ("look again",)),
     "throttled": (refusal(429, "Throttled"), ThrottledError, ("DAENA_CONCURRENCY",)),
     "wrong": (refusal(400, "BadParameter"), RefusedError, ("Azure portal",)),
@@ -98,18 +101,34 @@ def test_an_error_of_key_vault_in_our_words(account: azure_world.Account, name: 
     assert all(word in refused.value.hint for word in words)
 
 
+# code of Blob Storage: (status, what it becomes, words that the hint must have)
+BLOBS: dict[str, tuple[int, type[KmsError], str]] = {
+    "BlobAlreadyExists": (409, ExistsError, ""),
+    "ConditionNotMet": (412, ExistsError, ""),
+    # what exists, to credentials that may add and not overwrite
+    "UnauthorizedBlobOverwrite": (403, ExistsError, ""),
+    "AuthorizationPermissionMismatch": (403, DeniedError, "role"),
+    "ContainerNotFound": (404, ConfigurationError, "DAENA_MANIFEST_URL"),
+    "ContainerBeingDeleted": (409, UnavailableError, "restore"),
+}
+
+
+@pytest.mark.parametrize("code", BLOBS)
+def test_an_error_of_blob_storage_by_its_code(code: str) -> None:
+    status, kind, words = BLOBS[code]
+    told = HttpResponseError(message="no")
+    told.status_code, told.error_code, told.reason = status, code, "because"  # type: ignore[attr-defined]
+    refused = azure_calls.translate(told, "put of it")
+    assert type(refused) is kind
+    assert "because" in refused.message
+    assert words in refused.hint
+
+
 def test_every_kind_of_refusal_is_in_the_table_above() -> None:
     inner = {
         json.loads(json.dumps(a.document))["error"].get("innererror", {}).get("code") for a, _, _ in TRANSLATED.values()
     }
-    blobs = {
-        "BlobAlreadyExists",
-        "ConditionNotMet",
-        "ContainerNotFound",
-        "AuthorizationFailure",
-        "ForbiddenByConnection",
-    }
-    assert set(azure_calls._BY_CODE) <= inner | blobs
+    assert set(azure_calls._BY_CODE) <= inner | set(BLOBS) | {"AuthorizationFailure", "ForbiddenByConnection"}
     assert set(azure_calls._BY_STATUS) - {401, 412} <= {answer.status for answer, _, _ in TRANSLATED.values()}
 
 
@@ -180,7 +199,8 @@ def test_a_failure_that_is_none_of_azures_is_not_quoted(account: azure_world.Acc
 
 def test_a_vault_that_is_not_there() -> None:
     azure = Azure(Nobody, call_timeout=timedelta(seconds=0.5))
-    from daena_kms.stores.azure_secrets import Pace, Vault  # noqa: PLC0415
+    from daena_kms.stores.azure_secrets import Vault  # noqa: PLC0415
+    from daena_kms.stores.pace import Pace  # noqa: PLC0415
 
     pace = Pace(9, 1, lambda: 0.0, lambda _: None)
     there = Vault(azure, "https://127.0.0.1:9", pace=pace, token=lambda: "x", sleep=lambda _: None)
@@ -265,6 +285,62 @@ def test_the_actor_is_who_the_token_is_of(claims: dict[str, str], actor: str) ->
 @pytest.mark.parametrize("token", ["", "x", "x.y.z", "x.W10.y", "x.////.y"])
 def test_a_token_that_tells_nothing_names_nobody(token: str) -> None:
     assert Identity(Fixed(token)).actor() == "azure:unknown"
+
+
+# Microsoft: "Microsoft Entra authentication and authorization error codes"; its body is as RFC 6749 has it.
+ENTRA = {
+    "AADSTS7000222": "The provided client secret keys for app 'client' are expired.",
+    "AADSTS7000215": "Invalid client secret provided.",
+    "AADSTS700016": "Application with identifier 'client' was not found in the directory.",
+}
+
+
+@pytest.mark.parametrize("code", ENTRA)
+def test_an_application_that_entra_refuses_is_told_what_to_mend_and_nothing_is_asked_of_the_vault(
+    account: azure_world.Account, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """All the way from the settings; Entra alone is played, at the wire."""
+    application = {"AZURE_TENANT_ID": TENANT, "AZURE_CLIENT_ID": "client", "AZURE_CLIENT_SECRET": CANARY.decode()}
+    for name, value in (account.environment() | application).items():
+        monkeypatch.setenv(name, value)
+    send = RequestsTransport.send
+    asked: list[str] = []
+
+    def entra(self: Any, request: Any, **options: Any) -> Any:
+        if not request.url.startswith("https://login.microsoftonline.com/"):
+            return send(self, request, **options)
+        asked.append(request.url)
+        return _entra(request, code)
+
+    monkeypatch.setattr(RequestsTransport, "send", entra)
+    monkeypatch.setattr(RequestsTransport, "sleep", lambda *_: None)
+    with pytest.raises(DeniedError) as refused:
+        app.connect(
+            read_settings({**os.environ, "DAENA_POLICY": "examples/daena-kms.toml"}), trigger="test", makes=True
+        )
+    assert code in refused.value.message
+    assert "AZURE_CLIENT_SECRET" in refused.value.hint
+    assert leaked(told(refused.value), CANARY) == []
+    assert any(url.endswith("/oauth2/v2.0/token") for url in asked)
+    assert account.vault.server.calls == []
+
+
+def _entra(request: Any, code: str) -> Any:
+    """What Entra answers: where its endpoints are, and no token."""
+    host = f"https://login.microsoftonline.com/{TENANT}"
+    status, document = 200, {
+        "tenant_discovery_endpoint": f"{host}/v2.0/.well-known/openid-configuration",
+        "authorization_endpoint": f"{host}/oauth2/v2.0/authorize",
+        "token_endpoint": f"{host}/oauth2/v2.0/token",
+        "issuer": f"{host}/v2.0",
+        "metadata": [],
+    }  # fmt: skip
+    if request.method == "POST":
+        status, document = 401, {"error": "invalid_client", "error_description": f"{code}: {ENTRA[code]} Trace ID: 0"}
+    reply = requests.Response()
+    reply.status_code, reply._content = status, json.dumps(document).encode()
+    reply.headers["Content-Type"] = "application/json"
+    return RequestsTransportResponse(request, reply)
 
 
 class Fixed:

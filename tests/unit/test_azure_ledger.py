@@ -5,10 +5,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from azure.core.exceptions import ServiceResponseError
+from azure.core.exceptions import HttpResponseError, ServiceResponseError
+from azure.core.pipeline.transport import RequestsTransport
 
 from daena_kms import app
-from daena_kms.errors import ConfigurationError, ConflictError, ExistsError, NotFoundError, UnavailableError
+from daena_kms.errors import (
+    ConfigurationError,
+    ConflictError,
+    DeniedError,
+    ExistsError,
+    NotFoundError,
+    UnavailableError,
+)
 from daena_kms.journal import Journal
 from daena_kms.ledger import object_name
 from daena_kms.manifest import Draft, Event
@@ -122,6 +130,97 @@ def test_an_entry_whose_reply_is_lost_was_written(account: azure_world.Account) 
     assert world.force(ledger=ledger).status is Status.ROTATED
     assert lost
     world.check()
+
+
+def _refused(status: int, code: str) -> HttpResponseError:
+    """As the SDK raises it for Blob Storage."""
+    refusal = HttpResponseError(message="no")
+    refusal.status_code, refusal.error_code, refusal.reason = status, code, "because"  # type: ignore[attr-defined]
+    return refusal
+
+
+@pytest.mark.parametrize("code", ["UnauthorizedBlobOverwrite", "AuthorizationPermissionMismatch"])
+def test_under_the_deployed_role_an_entry_that_lies_there_is_one_and_a_denial_is_a_denial(
+    ledger: BlobLedger, code: str
+) -> None:
+    """That role may add blobs and not overwrite them: an existing name is a 403 to it, not a 409."""
+    ledger.append(KEY, 1, b"ours")
+
+    def denied(*_: Any, **__: Any) -> None:
+        raise _refused(403, code)
+
+    ledger._container.upload_blob = denied
+    with pytest.raises(ExistsError):
+        ledger.append(KEY, 1, b"again")
+    with pytest.raises(ExistsError if code == "UnauthorizedBlobOverwrite" else DeniedError):
+        ledger.append(KEY, 2, b"new")
+    assert ledger.sequences(KEY) == [1]
+
+
+def test_under_the_deployed_role_an_entry_whose_reply_is_lost_was_written(account: azure_world.Account) -> None:
+    world = World(Backend(account.store(), account.ledger()), Clock())
+    world.rotate()
+    ledger = account.ledger()
+    upload = ledger._container.upload_blob
+    told: list[Any] = []
+
+    def losing(*arguments: Any, **options: Any) -> Any:
+        done = upload(*arguments, **options)
+        if not told:
+            told.append(arguments)
+            raise _refused(403, "AuthorizationPermissionMismatch")  # to what the SDK sent again by itself
+        return done
+
+    ledger._container.upload_blob = losing
+    assert world.force(ledger=ledger).status is Status.ROTATED
+    assert told
+    world.check()
+
+
+def test_a_life_of_manifests_takes_the_actions_that_are_granted_and_no_more(
+    account: azure_world.Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Azurite has no roles: each request is held against the action that it takes (Azure documentation: "Put Blob")."""
+    asked: set[str] = set()
+    send = RequestsTransport.send
+
+    def noted(self: Any, request: Any, **options: Any) -> Any:
+        if request.url.startswith(account.blobs.url):
+            asked.add(_action(request))
+        return send(self, request, **options)
+
+    monkeypatch.setattr(RequestsTransport, "send", noted)
+    world = World(Backend(account.store(), account.ledger()), Clock())
+    for _ in range(3):
+        world.rotate()
+        world.clock.move(days=91)
+    with pytest.raises(ExistsError):
+        world.ledger.append(KEY, 1, b"x")
+    world.check()
+    assert world.ledger.names()
+    world.ledger.rewritten(KEY)
+    granted = {action for actions in azure_ledger.REQUIRED_PERMISSIONS.values() for action in actions}
+    assert asked == granted
+
+
+def _action(request: Any) -> str:
+    """The data action that a request takes."""
+    if request.method in ("GET", "HEAD"):
+        return "blobs/read"
+    creates = request.method == "PUT" and "comp=" not in request.url and request.headers.get("If-None-Match") == "*"
+    return "blobs/add/action" if creates else f"more: {request.method} {request.url.partition('?')[2]}"
+
+
+def test_a_call_with_all_its_tries_and_pauses_stays_inside_its_time(account: azure_world.Account) -> None:
+    for seconds in (1.0, 30.0, 300.0):
+        azure = account.azure(seconds=seconds)
+        opened: Any = azure_ledger.open_container(azure, account.blobs.url, account.container)
+        policy = opened._config.retry_policy
+        longest = (policy.total_retries + 1) * azure.attempt_seconds
+        for count in range(1, policy.total_retries + 1):
+            # its jitter goes both ways, so so many tries are enough to meet the longest but for a hair
+            longest += max(policy.get_backoff_time({"count": count}) for _ in range(200))
+        assert 0.9 * seconds < longest <= seconds
 
 
 def test_an_entry_that_somebody_else_wrote_first_is_a_conflict(account: azure_world.Account) -> None:

@@ -1,9 +1,12 @@
 """The Azure store beyond the contract: lost replies, what lies where, calls, limits, permissions, quotas."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
+from azure.core.pipeline.transport import HttpTransport
 
+from daena_kms import trust
 from daena_kms.errors import (
     ConfigurationError,
     DeniedError,
@@ -16,15 +19,19 @@ from daena_kms.errors import (
 from daena_kms.fleet import Order
 from daena_kms.material import KeyMaterial
 from daena_kms.model import Anchor, KeySpec, State, Status, StoredVersion
+from daena_kms.names import RESERVED_KEY
 from daena_kms.plan import rotation_id
 from daena_kms.policy import KeyPolicy
 from daena_kms.stores import azure
 from daena_kms.stores import azure_layout as layout
-from daena_kms.stores.azure_secrets import CREATES, PER_SECONDS, Pace
+from daena_kms.stores.azure_secrets import CREATES, PER_SECONDS
 from daena_kms.stores.base import NewVersion
+from daena_kms.stores.pace import Pace
+from tests.support import azure_world
 from tests.support.azure_scene import NAME, STAGED, Fault, Scene, lost, not_sent, once, refusal
+from tests.support.doubles import MemoryLedger
 from tests.support.vault_http import Answer, Asked
-from tests.support.worlds import KEY, START
+from tests.support.worlds import KEY, START, Clock, Effects, Mortal, dying
 
 SPEC = KeySpec.parse("AES-256")
 
@@ -71,6 +78,50 @@ def test_a_vault_of_many_keys_is_listed_whole(scene: Scene) -> None:
     rows = list(scene.azure.inventory())
     assert [row.key for row in rows] == [f"key-{index:02}" for index in range(40)]
     assert {row.newest for row in rows} == {1}
+
+
+@pytest.mark.parametrize("rotations", [0, 1])
+def test_an_init_that_dies_anywhere_leaves_no_copy_of_what_it_staged(rotations: int) -> None:
+    for boundary in itertools.count(1):
+        account, ledger = azure_world.emptied(), MemoryLedger()
+        store = account.store()
+        acts = [trust.initialise, *[trust.renew] * rotations]
+        for act in acts[:-1]:
+            act(store, ledger, clock=Clock(), trigger="test")
+        effects = Effects(boundary)
+        with dying():
+            acts[-1](Mortal(store, effects), Mortal(ledger, effects), clock=Clock(), trigger="test")
+        if len(effects.names) < boundary:
+            break
+        if not rotations:
+            trust.initialise(store, ledger, clock=Clock(), trigger="test")
+        elif len(ledger.sequences(RESERVED_KEY)) == 1:
+            trust.renew(store, ledger, clock=Clock(), trigger="test")
+        staged = account.vault.server.secrets.live["reserved--app-manifest-keys--staged"].versions
+        published = account.vault.server.secrets.live["reserved--app-manifest-keys"].versions
+        assert [version for version in staged if version.enabled] == [], effects.names
+        assert len(published) == rotations + 1, effects.names
+        assert len(trust.read_root(ledger).trust.generations) == rotations + 1, effects.names
+    assert boundary > 6
+
+
+def test_an_init_whose_staged_copy_another_takes_away_goes_on_with_that_ones(scene: Scene) -> None:
+    """It sleeps between staging and reading back, and the other one tidies up."""
+    account, ledger = azure_world.emptied(), MemoryLedger()
+    other = account.store()
+    effects = Effects(
+        sleep_at=2, meanwhile=lambda: trust.initialise(other, ledger, clock=Clock(), trigger="test") and None
+    )
+    late = trust.initialise(Mortal(account.store(), effects), Mortal(ledger, effects), clock=Clock(), trigger="test")
+    assert effects.names[1] == "after stage"
+    assert not late.made
+    assert late.public_key == trust.initialise(other, ledger, clock=Clock(), trigger="test").public_key
+
+
+def test_a_secret_is_listed_whatever_the_case_in_which_somebody_made_it(scene: Scene) -> None:
+    """Key Vault shows the first spelling of a name for ever."""
+    scene.put("x" * 32, name=NAME.upper(), tags=layout.version_tags(new(1), scene.ledger.address))
+    assert [row.key for row in scene.azure.inventory()] == [KEY]
 
 
 def test_what_belongs_to_others_is_not_listed(scene: Scene) -> None:
@@ -152,6 +203,114 @@ def test_nobody_waits_longer_than_a_call_may_take(scene: Scene) -> None:
     scene.server.between = lambda *_: refusal(429, "Throttled", **{"Retry-After": "3600"})
     with pytest.raises(ThrottledError):
         scene.azure.observe(KEY)
+
+
+@pytest.mark.parametrize("where", [STAGED, NAME], ids=["staging", "promoting"])
+@pytest.mark.parametrize("tags", [None, {}, {"daena-kms-version": "2"}], ids=["none", "empty", "one"])
+def test_a_reply_to_a_put_without_its_tags_is_not_believed_and_nothing_is_written_twice(
+    scene: Scene, where: str, tags: dict[str, str] | None
+) -> None:
+    scene.rotate()
+
+    def between(asked: Asked, answer: Callable[[], Answer]) -> Answer:
+        got = answer()
+        return _tagged(got, tags) if (asked.action, asked.name) == ("setSecret", where) else got
+
+    scene.server.between = between
+    assert scene.force().status is Status.ROTATED
+    assert scene.numbers(where) == [1, 2]
+    scene.check()
+
+
+def _tagged(answer: Answer, tags: dict[str, str] | None) -> Answer:
+    document = {name: value for name, value in (answer.document or {}).items() if name != "tags"}
+    return Answer(answer.status, document if tags is None else {**document, "tags": tags})
+
+
+def test_a_reply_to_a_change_with_other_tags_is_not_believed(scene: Scene) -> None:
+    scene.rotate()
+    scene.server.between = lambda asked, answer: _tagged(answer(), {}) if asked.action == "update" else answer()
+    with pytest.raises(IntegrityError, match="other tags than were sent"):
+        scene.azure.write_anchor(KEY, Anchor(9, "0" * 64, 1, START))
+
+
+def test_tags_come_back_in_another_case_or_not_at_all_where_none_were_sent(scene: Scene) -> None:
+    scene.rotate()
+    version = scene.lying()[0].version
+    vault = scene.azure._vault
+    scene.server.between = lambda _, answer: _tagged(answer(), {"TEAM": "payments"})
+    assert vault.patch(NAME, version, tags={"Team": "payments"}).tags == {"TEAM": "payments"}
+    scene.server.between = lambda _, answer: _tagged(answer(), None)
+    assert vault.patch(NAME, version, tags={}).tags == {}
+
+
+def test_a_put_is_not_sent_again_once_the_time_of_a_call_is_over(scene: Scene) -> None:
+    """Its claim was looked at for so long and no longer: another run may have gone on since."""
+    scene.versions(1)
+    scene.apart()
+    now = [0.0]
+    slow = scene.account.store(monotonic=lambda: now[0])
+    slow._ledger = scene.ledger.address
+
+    def sleep(_: float) -> None:
+        now[0] += 16 * 60
+        scene.clock.move(minutes=16)
+        scene.server.between = lambda _, answer: answer()
+        scene.rotate()
+        scene.force()
+
+    slow._vault._sleep = sleep
+    scene.server.between = lambda asked, answer: (
+        not_sent(asked, answer) if asked.name == NAME and asked.action == "setSecret" else answer()
+    )
+    outcome = scene.force(store=slow)
+    assert scene.numbers() == sorted(scene.numbers()), "an older number lies on top of a newer one"
+    assert now[0] > 0
+    assert outcome.status is Status.FAILED
+    scene.clock.move(minutes=61)
+    scene.rotate()
+    scene.check()
+
+
+def test_a_put_that_waits_for_its_turn_longer_than_a_call_may_take_is_not_sent(scene: Scene) -> None:
+    now = [0.0]
+    store = scene.account.store(monotonic=lambda: now[0])
+    store._vault._pace = Slow(lambda: now.__setitem__(0, now[0] + 60))
+    with pytest.raises(UnavailableError, match="time of a call is over") as refused:
+        store.stage(KEY, new(1), store.prepare(KEY, 1, SPEC))
+    assert refused.value.hint
+    assert scene.lying(STAGED) == []
+
+
+class Slow(Pace):
+    """A queue in which something happens before it is one's turn."""
+
+    def __init__(self, wait: Callable[[], None]) -> None:
+        super().__init__(1, 1, lambda: 0.0, lambda _: None)
+        self.wait = wait  # type: ignore[method-assign]
+
+
+def test_retry_after_is_waited_for(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.rotate()
+    waited: list[float] = []
+    monkeypatch.setattr(HttpTransport, "sleep", lambda _, seconds: waited.append(float(seconds)))
+    for action, seconds in (("readMetadata", "7"), ("setSecret", "11"), ("update", "13")):
+        scene.server.between = once(action, lambda *_, n=seconds: refusal(429, "Throttled", **{"Retry-After": n}))
+        assert scene.force().status is Status.ROTATED
+    assert waited == [7.0, 11.0, 13.0]
+
+
+def test_a_name_that_waits_to_be_purged_is_not_asked_for_again_and_again(scene: Scene) -> None:
+    scene.rotate()
+    scene.secrets.delete(STAGED)
+    waited: list[float] = []
+    scene.azure._vault._sleep = waited.append
+    before = len(scene.server.calls)
+    with pytest.raises(UnavailableError, match="recoverable") as refused:
+        scene.azure.stage(KEY, new(2), scene.azure.prepare(KEY, 2, SPEC))
+    assert f"--name {STAGED}" in refused.value.hint
+    assert waited == []
+    assert [call.method for call in scene.server.calls[before:]] == ["PUT"]
 
 
 def test_a_vault_that_never_answers_a_put_is_unavailable_and_nothing_is_lost(scene: Scene) -> None:
@@ -285,7 +444,8 @@ def test_every_copy_is_disabled_and_a_destroyed_one_stays_so(scene: Scene) -> No
     scene.rotate()
     assert scene.states()[1] is State.DESTROYED
     assert (scene.lying()[0].tags or {})[layout.DESTROYED] == "yes"
-    scene.azure.enable(KEY, StoredVersion(1, scene.lying()[0].version))
+    with pytest.raises(RefusedError, match="was destroyed"):
+        scene.azure.enable(KEY, StoredVersion(1, scene.lying()[0].version))
     assert scene.enabled() == [2, 3, 4]
     assert scene.problems() == []
 
@@ -429,6 +589,16 @@ def test_a_ledger_whose_address_is_too_long_for_a_tag_is_refused(scene: Scene) -
     scene.azure._ledger = "x" * 513
     with pytest.raises(ConfigurationError, match="daena-kms-ledger"):
         scene.azure.stage(KEY, new(1), scene.azure.prepare(KEY, 1, SPEC))
+
+
+def test_more_tags_than_key_vault_takes_are_refused_before_a_change_too(scene: Scene) -> None:
+    scene.rotate()
+    before = len(scene.server.calls)
+    with pytest.raises(RefusedError, match="16 tags"):
+        scene.azure._vault.patch(NAME, scene.lying()[0].version, tags={f"t{n}": "x" for n in range(16)})
+    with pytest.raises(ConfigurationError, match="too long"):
+        scene.azure._vault.patch(NAME, scene.lying()[0].version, tags={"t": "x" * 513})
+    assert len(scene.server.calls) == before
 
 
 def test_all_our_tags_fit(scene: Scene) -> None:

@@ -27,7 +27,7 @@ ENDS_AS = {
     "create": "created", "rotate": "promoted", "rollback": "rolled-back", "import": "imported", "adopt": "adopted",
     "retire": "retired", "disable": "disabled", "enable": "enabled", "destroy": "destroyed",
 }  # fmt: skip
-ENDS = {*ENDS_AS.values(), "discarded"}
+ENDS = {*ENDS_AS.values(), "destroy-pending", "discarded"}
 MAKING = {"create", "rotate", "rollback", "import"}
 TOLERANCE = timedelta(hours=1)
 Json = dict[str, Any]
@@ -116,7 +116,9 @@ def advance(before: Json, entry: Json) -> Json:
         if event == "discarded":
             state = burned(state) | {"failures": failures + made, "retry_at": entry["state"].get("retry_at")}
         else:
-            need(not claim or ENDS_AS[claim["operation"]] == event, "an end of another operation")
+            operation = claim["operation"] if claim else ""
+            ends = not claim or ENDS_AS[operation] == event or (operation, event) == ("destroy", "destroy-pending")
+            need(ends, "an end of another operation")
             state |= {"failures": 0, "retry_at": None} if made else {}
         state["claim"] = None
     elif event in ("paused", "resumed"):

@@ -29,6 +29,8 @@ LIVE_1 = StoredVersion(1, "id-1", OLD)
 LIVE_2 = StoredVersion(2, "id-2", NEW)
 STAGED_2 = StoredVersion(2, "id-2", NEW, staged=True)
 FOREIGN_2 = StoredVersion(2, "id-2", OTHER, staged=True)
+SOMEBODYS_2 = StoredVersion(2, "somebody's")
+LOOSE_1 = StoredVersion(1, "id-1", OLD, loose=True)
 REST = KeyState(highest=1, active=ACTIVE)
 SEEN = Observed(exists=True, newest=LIVE_1, versions=(LIVE_1,))
 NOTHING = Observed(exists=False)
@@ -159,6 +161,27 @@ CASES: dict[str, tuple[Work, KeyState, Observed, bool, bool | None, object]] = {
         _work(claimed=True, holding=NEW), _claimed(_claim()), _seen(staged=(STAGED_2,)), False, None,
         plan.Verify(STAGED_2),
     ),
+    "own claim, a version of somebody's under its number: give it up, and touch nothing": (
+        _work(claimed=True, holding=NEW), _claimed(_claim()), _seen(versions=(LIVE_1, SOMEBODYS_2)), False, True,
+        plan.Discard("a version that is none of ours lies under this number", hint=plan.NUMBER_TAKEN_HINT),
+    ),
+    "an expired claim, somebody's version under its number: burn it": (
+        _work(), _claimed(_claim("other", **EXPIRED)), _seen(versions=(LIVE_1, SOMEBODYS_2)), False, None,
+        plan.Claiming(Operation.ROTATE, 3, 1, burning=_claim("other", **EXPIRED)),
+    ),
+    "own claim, check failed, somebody's version under its number too: discard ours": (
+        _work(claimed=True, rejected=NEW, rejected_why="a bit is wrong"), _claimed(_claim()),
+        _seen(staged=(STAGED_2,), versions=(LIVE_1, SOMEBODYS_2)), False, None,
+        plan.Discard("a bit is wrong", STAGED_2),
+    ),
+    "own claim, staged, somebody's version published under its number: verify ours": (
+        _work(claimed=True), _claimed(_claim()), _seen(staged=(STAGED_2,), versions=(LIVE_1, SOMEBODYS_2)), False, None,
+        plan.Verify(STAGED_2),
+    ),
+    "own claim, verified, and a version lost the mark that keeps it: that first": (
+        _work(claimed=True, verified=NEW), _claimed(_claim()),
+        _seen(versions=(LOOSE_1,), newest=LOOSE_1, staged=(STAGED_2,)), False, True, plan.Keep((LOOSE_1,)),
+    ),
     "own claim, staged and verified: promote against what was planned on": (
         _work(claimed=True, verified=NEW), _claimed(_claim()), _seen(staged=(STAGED_2,)), False, None,
         plan.Promote(STAGED_2, LIVE_1),
@@ -234,6 +257,14 @@ CASES: dict[str, tuple[Work, KeyState, Observed, bool, bool | None, object]] = {
         _work(verified=NEW), GIVEN_UP, _seen(newest=LIVE_2, versions=(LIVE_1, LIVE_2)), False, True,
         plan.Adopt((), LIVE_2),
     ),
+    "somebody's version under a burnt number is no stray": (
+        _work(cutoff=YOUNG), GIVEN_UP, _seen(versions=(LIVE_1, SOMEBODYS_2)), False, None,
+        plan.Done(Status.NOT_DUE, "version 1 is young enough"),
+    ),
+    "a stray that this run has found to be something else is left alone": (
+        _work(cutoff=YOUNG, unfit=frozenset({"id-2"})), GIVEN_UP, _seen(versions=(LIVE_1, LIVE_2)), False, None,
+        plan.Done(Status.NOT_DUE, "version 1 is young enough"),
+    ),
     "an orphan at rest: look again before touching it": (
         _work(), REST, _seen(staged=(STAGED_2,)), False, None, plan.Look(),
     ),
@@ -272,6 +303,13 @@ def test_a_request_in_the_manifest_is_a_no_op() -> None:
     view = View(REST, SEEN, True, {1: OLD}, frozenset({"ticket"}))
     step = plan.next_step(_work(forced=True, request="ticket"), view, NOW, fenced=True)
     assert step == plan.Done(Status.NOT_DUE, "request ticket was carried out before")
+
+
+def test_what_can_be_done_for_loose_versions_is_done_once() -> None:
+    view = View(_claimed(_claim()), _seen(versions=(LOOSE_1,), newest=LOOSE_1, staged=(STAGED_2,)))
+    after = plan.with_kept(view, (LOOSE_1,))
+    step = plan.next_step(_work(claimed=True, verified=NEW), after, NOW, fenced=True)
+    assert step == plan.Promote(STAGED_2, LOOSE_1)
 
 
 def test_an_older_version_on_top_is_published_over_on_append_only_stores() -> None:

@@ -1,6 +1,13 @@
 """One rotation after the other, on every store."""
 
+from typing import Any
+
+import pytest
+
+from daena_kms.fleet import Order
 from daena_kms.model import State, Status
+from daena_kms.policy import KeyPolicy
+from tests.support.liars import Faulty
 from tests.support.worlds import KEY, World
 
 
@@ -44,3 +51,41 @@ def test_a_forced_request_is_carried_out_once(world: World) -> None:
     assert "ticket-7" in again.message
     assert len(world.history().versions) == 2
     world.check()
+
+
+# --- a key that no listing shows: its mark is gone, or the listing lags
+
+
+def unlisted(world: World) -> Any:
+    return Faulty(world.store, "inventory", lambda _real: iter(()))
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_key_that_no_listing_shows_is_rotated_when_it_is_old(world: World, create: bool) -> None:
+    world.rotate()
+    world.policy = KeyPolicy(create=create)
+    world.clock.move(days=30)
+    young = world.rotate(store=unlisted(world))
+    assert young.status is Status.NOT_DUE
+    assert "young enough" in young.message
+    world.clock.move(days=60)
+    outcome = world.rotate(store=unlisted(world))
+    assert (outcome.status, outcome.number) == (Status.ROTATED, 2)
+    world.check()
+
+
+def test_a_key_that_no_listing_shows_is_rotated_when_that_is_forced_and_a_request_once(world: World) -> None:
+    world.rotate()
+    assert world.force("ticket-7", store=unlisted(world)).status is Status.ROTATED
+    assert world.force("ticket-7", store=unlisted(world)).status is Status.NOT_DUE
+    assert list(world.history().versions) == [1, 2]
+    world.check()
+
+
+def test_a_key_that_no_listing_shows_is_overdue_where_it_is_not_rotated(world: World) -> None:
+    world.rotate()
+    world.service().pause(KEY)
+    world.clock.move(days=91)
+    report = world.service(store=unlisted(world)).rotate(Order())
+    assert [o.status for o in report.outcomes] == [Status.PAUSED]
+    assert (report.overdue, report.oldest_active_days) == ((KEY,), 91)

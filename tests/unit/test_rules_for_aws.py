@@ -59,7 +59,9 @@ BURNT = Burnt(1, OLD, "AES-256", NOW)
         pytest.param(StoredVersion(3, "id-3", rotation_id="r4"), CLAIM, False, id="of another rotation"),
         pytest.param(StoredVersion(3, "somebody's"), CLAIM, False, id="foreign under the claimed number"),
         pytest.param(StoredVersion(3, "id-3", NEW), CLAIM, True, id="claimed, by its fingerprint"),
-        pytest.param(StoredVersion(1, "id-1"), BURNT, True, id="given up"),
+        pytest.param(StoredVersion(1, "id-1", rotation_id="r1"), BURNT, True, id="given up"),
+        pytest.param(StoredVersion(1, "id-1", OLD), BURNT, True, id="given up, by its fingerprint"),
+        pytest.param(StoredVersion(1, "somebody's"), BURNT, False, id="foreign under a number given up"),
         pytest.param(StoredVersion(1, "id-1", NEW), BURNT, False, id="other material under a number given up"),
     ],
 )

@@ -24,6 +24,10 @@ DEFAULTS = {
     "azure_tenant": "",
     "azure_client": "",
     "azure_secret": None,
+    "gcp_project": "",
+    "gcp_credentials": "",
+    "gcp_locations": (),
+    "gcp_endpoint": "",
     "local_kek": None,
     "local_passphrase": None,
     "tick": timedelta(minutes=60),
@@ -61,6 +65,17 @@ def test_a_setting_that_is_empty_is_not_set(name: str) -> None:
         pytest.param("AZURE_TENANT_ID", "t", "azure_tenant", "t", id="azure-tenant"),
         pytest.param("AZURE_CLIENT_ID", "c", "azure_client", "c", id="azure-client"),
         pytest.param("AZURE_CLIENT_SECRET", "x", "azure_secret", KeyMaterial(b"x"), id="azure-secret"),
+        pytest.param("GCP_PROJECT_ID", "daena-prod-1", "gcp_project", "daena-prod-1", id="gcp-project"),
+        pytest.param("GCP_PROJECT_ID", "e.com:daena-1", "gcp_project", "e.com:daena-1", id="gcp-project-of-a-domain"),
+        pytest.param("GOOGLE_APPLICATION_CREDENTIALS", "/k.json", "gcp_credentials", "/k.json", id="gcp-credentials"),
+        pytest.param(
+            "GCP_SECRET_LOCATIONS",
+            "europe-west1, us-east4",
+            "gcp_locations",
+            ("europe-west1", "us-east4"),
+            id="gcp-locations",
+        ),
+        pytest.param("GCP_SECRET_MANAGER_ENDPOINT", "s.p.goog:443", "gcp_endpoint", "s.p.goog:443", id="gcp-endpoint"),
         pytest.param("DAENA_LOCAL_KEK", "x", "local_kek", KeyMaterial(b"x"), id="kek"),
         pytest.param(
             "DAENA_LOCAL_PASSPHRASE", "é ü", "local_passphrase", KeyMaterial("é ü".encode()), id="passphrase-not-ascii"
@@ -90,6 +105,13 @@ def test_the_table_of_tests_has_every_setting() -> None:
         pytest.param("DAENA_KEY_PREFIX", "Daena_", id="prefix"),
         pytest.param("AZURE_KEY_VAULT_URL", "http://v.vault.azure.net", id="vault-without-tls"),
         pytest.param("AZURE_KEY_VAULT_URL", "v", id="vault-by-name"),
+        pytest.param("GCP_PROJECT_ID", "482913337105", id="project-by-number"),
+        pytest.param("GCP_PROJECT_ID", "projects/daena", id="project-as-a-path"),
+        pytest.param("GCP_SECRET_LOCATIONS", "europe-west1,,us-east4", id="no-location-between-commas"),
+        pytest.param("GCP_SECRET_LOCATIONS", "Europe", id="no-location"),
+        pytest.param(
+            "GCP_SECRET_MANAGER_ENDPOINT", "https://secretmanager.googleapis.com", id="endpoint-as-an-address"
+        ),
         pytest.param("AZURE_KEY_VAULT_URL", "https://v.vault.azure.net/secrets", id="vault-with-path"),
         pytest.param("DAENA_TICK_MINUTES", "0", id="tick-none"),
         pytest.param("DAENA_TICK_MINUTES", "-5", id="tick-negative"),

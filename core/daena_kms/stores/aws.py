@@ -7,6 +7,7 @@ AWS does not offer to destroy one version: `destroy` takes its last label away, 
 chooses to (botocore: UpdateSecretVersionStage). Until then whoever may read a version by its id can read it.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -54,6 +55,7 @@ class AwsStore:
 
     provider = "aws"
     fenced = True
+    marked = True
     destruction = (
         "AWS deletes no single version on request: a destroyed one loses its labels, so that AWS may delete it and "
         "readers no longer find it; until then it can be read by its version id"
@@ -90,11 +92,17 @@ class AwsStore:
             return None
         seen = _seen(entry, entry.get("SecretVersionsToStages", {}))
         newest = seen.newest.number if seen.newest else 0
-        # A key with archives is not seen whole here: it is looked at when it is due.
-        whole = seen if layout.ARCHIVES_TAG not in marks else None
+        # A key that may have archives is not seen whole here: it is looked at when it is due.
+        whole = None if archive.possible(entry, entry.get("SecretVersionsToStages", {})) else seen
         return InventoryRow(key, seen.ledger, newest, seen.anchor, whole)
 
-    def observe(self, key: str, *, dated: bool = False) -> Observed:
+    def observe(
+        self,
+        key: str,
+        *,
+        dated: bool = False,
+        since: Observed | None = None,  # noqa: ARG002  # all of it is one question
+    ) -> Observed:
         name = self._name(key)
         try:
             found = self._secrets.describe(name)
@@ -106,14 +114,9 @@ class AwsStore:
                 f"the secret {name} exists, has no value, and is not ours",
                 "delete it, or give it a value and `adopt` it",
             )
-        versions = (*archive.archived(self._secrets, name, found), *seen.versions)
-        if dated:
-            versions = self._dated(archive.made(self._secrets, name, found), versions)
-        return replace(seen, versions=versions)
-
-    def _dated(self, made: Mapping[str, datetime], versions: tuple[StoredVersion, ...]) -> tuple[StoredVersion, ...]:
-        dated = [replace(v, created_at=made.get(v.version_id)) for v in versions]
-        return tuple(sorted(dated, key=lambda v: (v.number, v.created_at.timestamp() if v.created_at else 0)))
+        archives = archive.archived(self._secrets, name, found)
+        seen = replace(seen, versions=(*itertools.chain(*archives.values()), *seen.versions))
+        return _dated(seen, archive.made(self._secrets, name, archives)) if dated else seen
 
     # --- making and reading
 
@@ -196,7 +199,7 @@ class AwsStore:
     def _locate(self, name: str, version: StoredVersion) -> tuple[str, str, str]:
         """Secret, id and label of a readable version. Raises NotFoundError or RefusedError."""
         disabled = layout.disabled(version.number)
-        for place, stages in archive.everywhere(self._secrets, name):
+        for place, stages in archive.everywhere(self._secrets, name, version.number):
             labels = stages.get(version.version_id, [])
             if disabled in labels and layout.kept(version.number) not in labels:
                 raise RefusedError(f"version {version.number} in {place} is disabled", "`enable` undoes that")
@@ -234,53 +237,79 @@ class AwsStore:
 
     def label(self, key: str, version: StoredVersion, new: NewVersion) -> StoredVersion:
         name, label = self._name(key), layout.kept(new.number)
-        places = archive.everywhere(self._secrets, name)
+        places = archive.everywhere(self._secrets, name, new.number)
         place, stages = next(((p, held) for p, held in places if version.version_id in held), (name, {}))
         labels = stages.get(version.version_id, [])
         holder = next((i for i, held in stages.items() if label in held), version.version_id)
         if layout.read_number(version.version_id, labels) not in (0, new.number) or holder != version.version_id:
-            raise RefusedError(f"version {version.version_id} of {key} cannot get the number {new.number}: it is taken")
+            raise RefusedError(
+                f"version {version.version_id} of {key} cannot get the number {new.number}: it is taken",
+                f"{holder} has the label {label}" if holder != version.version_id else "it has another number",
+            )
         if label not in labels:
             archive.with_room(self._secrets, name, lambda: self._secrets.add_label(place, label, version.version_id))
         return replace(version, number=new.number)
 
     def disable(self, key: str, version: StoredVersion) -> None:
-        before, after = layout.kept(version.number), layout.disabled(version.number)
-        archive.with_room(self._secrets, self._name(key), lambda: self._swap(key, version, before, after))
+        archive.with_room(self._secrets, self._name(key), lambda: self._disable(key, version))
 
     def enable(self, key: str, version: StoredVersion) -> None:
-        before, after = layout.disabled(version.number), layout.kept(version.number)
-        archive.with_room(self._secrets, self._name(key), lambda: self._swap(key, version, before, after))
+        archive.with_room(self._secrets, self._name(key), lambda: self._enable(key, version))
 
     def destroy(self, key: str, version: StoredVersion) -> None:
         for name, labels in self._copies(key, version):
             _refuse_current(key, version, labels)
             self._secrets.take_labels(name, version.version_id, labels)
 
-    def _swap(self, key: str, version: StoredVersion, before: str, after: str) -> None:
-        """Put a label in another's place, on every copy. First the new one: a version is never without any."""
-        disabling = after == layout.disabled(version.number)
-        for name, labels in self._copies(key, version):
-            if before not in labels:
-                continue
-            if disabling:
-                _refuse_current(key, version, labels)
+    def _disable(self, key: str, version: StoredVersion) -> None:
+        """On every copy one label takes the place of all others: readers may ask for any. First that one is there."""
+        label = layout.disabled(version.number)
+        for name, labels in self._labelled(key, version):
+            _refuse_current(key, version, labels)
+            if label not in labels:
+                self._secrets.add_label(name, label, version.version_id)
+            self._secrets.take_labels(name, version.version_id, [other for other in labels if other != label])
+
+    def _enable(self, key: str, version: StoredVersion) -> None:
+        before, after = layout.disabled(version.number), layout.kept(version.number)
+        for name, labels in self._labelled(key, version):
             if after not in labels:
                 self._secrets.add_label(name, after, version.version_id)
-            if disabling and layout.PREVIOUS in labels:
-                self._secrets.remove_label(name, layout.PREVIOUS, version.version_id)
-            self._secrets.remove_label(name, before, version.version_id)
+            if before in labels:
+                self._secrets.remove_label(name, before, version.version_id)
 
     def _copies(self, key: str, version: StoredVersion) -> list[tuple[str, list[str]]]:
         """Every secret in which a version lies with a label, and its labels there."""
-        places = archive.everywhere(self._secrets, self._name(key))
+        places = archive.everywhere(self._secrets, self._name(key), version.number)
         return [(name, stages[version.version_id]) for name, stages in places if version.version_id in stages]
+
+    def _labelled(self, key: str, version: StoredVersion) -> list[tuple[str, list[str]]]:
+        """The same, for what can be done only where it has one: RefusedError if it has none anywhere."""
+        if copies := self._copies(key, version):
+            return copies
+        raise RefusedError(
+            f"version {version.number} of {key} has no label left: it was destroyed or discarded, or a person took it",
+            f"if AWS still has the version {version.version_id}, put the label {layout.kept(version.number)} on it: "
+            "`aws secretsmanager update-secret-version-stage`",
+        )
 
     def write_anchor(self, key: str, anchor: Anchor) -> None:
         self._secrets.tag(self._name(key), layout.anchor_tags(self._ledger, anchor))
 
     def _name(self, key: str) -> str:
         return secret_name(self._prefix, key)
+
+
+def _dated(seen: Observed, made: Mapping[str, datetime]) -> Observed:
+    """The same with the age of each version, by which those without a number are in order."""
+
+    def aged(version: StoredVersion) -> StoredVersion:
+        check(version.version_id in made, f"{version.version_id} is shown, but not in the list of versions")
+        return replace(version, created_at=made[version.version_id])
+
+    newest = aged(seen.newest) if seen.newest else None
+    versions = sorted(map(aged, seen.versions), key=lambda v: (v.number, made[v.version_id]))
+    return replace(seen, newest=newest, versions=tuple(versions), staged=tuple(map(aged, seen.staged)))
 
 
 def _seen(secret: Mapping[str, Any], stages: layout.Stages) -> Observed:
@@ -302,6 +331,7 @@ def _seen(secret: Mapping[str, Any], stages: layout.Stages) -> Observed:
         anchor=layout.read_anchor(marks),
         notes=tuple(notes),
         rival=rival,
+        crowded=layout.crowding(stages),
     )
 
 

@@ -12,7 +12,7 @@ Sources: AWS API reference as botocore publishes it (PutSecretValue, UpdateSecre
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 from msgspec import Struct
@@ -28,7 +28,8 @@ STAGED = "daena-staged"
 NO_VERSION = "daena-kms-no-version-yet-000000000000"
 NO_VERSION_VALUE = '{"format":"daena-kms/none"}'
 
-KEPT_VERSIONS = 16  # of the 20 labels that a secret holds: AWSCURRENT, AWSPREVIOUS, daena-staged, one in change
+LABELS = 20  # so many one secret holds
+KEPT_VERSIONS = 16  # of those: AWSCURRENT, AWSPREVIOUS, daena-staged, one in change
 ENVELOPE_FORMAT = "daena-kms/1"
 
 TAG = "daena-kms:"
@@ -36,6 +37,9 @@ LEDGER_TAG, ARCHIVES_TAG = TAG + "ledger", TAG + "archives"
 
 _VERSION_ID = re.compile(r"([0-9a-f-]{36})-v([1-9]\d{0,9})")
 _NUMBER_LABEL = re.compile(r"(?:v|disabled-)([1-9]\d{0,9})")
+_OURS_FOR_NOW = {CURRENT, PREVIOUS, STAGED}
+_INDEXES = re.compile(r"([1-9][0-9]{0,8})(?:-([1-9][0-9]{0,8}))?")
+_MOST_ARCHIVES = 999
 
 _TAG_LENGTH = 256
 _TAG_VALUE = re.compile(r"[\w\s+\-=.:/@]*")
@@ -73,6 +77,42 @@ def archive_name(secret: str, index: int) -> str:
     return f"{secret}--archive-{index}"
 
 
+def archives_near(shown: Collection[int]) -> set[int]:
+    """The archives in which numbers may lie that are missing below those shown: their own, and the next below each."""
+    highest = max(shown, default=0)
+
+    def lacks(index: int) -> bool:
+        last = index * KEPT_VERSIONS
+        return any(n not in shown for n in range(last - KEPT_VERSIONS + 1, min(last, highest) + 1))
+
+    near = {archive_index(number) - below for number in shown for below in (0, 1)}
+    return {index for index in near if index and lacks(index)}
+
+
+def write_archives(indexes: Iterable[int]) -> str:
+    """A tag's text that names archives: `1-88 90`."""
+    runs: list[list[int]] = []
+    for index in sorted(indexes):
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return " ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def read_archives(text: str) -> set[int]:
+    """The archives that a tag names; what is none of our writing names none."""
+    return {index for word in text.split() for index in _run(word)}
+
+
+def _run(word: str) -> Iterable[int]:
+    run = _INDEXES.fullmatch(word)
+    if run is None:
+        return ()
+    first, last = int(run[1]), int(run[2] or run[1])
+    return range(first, last + 1) if last - first < _MOST_ARCHIVES else ()
+
+
 def version_id(rotation_id: str, number: int) -> str:
     """The id that a version gets. It tells the number even where every label was lost."""
     return f"{rotation_id}-v{number}"
@@ -106,9 +146,46 @@ def _stored(identity: str, labels: frozenset[str]) -> StoredVersion:
         version_id=identity,
         rotation_id=ours[1] if ours else "",
         enabled=disabled(number) not in labels or kept(number) in labels,
-        # In doubt (a late writer's put took the label) a version counts as published: that is kept, not taken away.
-        staged=STAGED in labels and not labels & {CURRENT, PREVIOUS},
+        # In doubt (a late writer's put took the label, or the id is somebody else's) a version counts as published:
+        # that is kept, not taken away.
+        staged=ours is not None and STAGED in labels and not labels & {CURRENT, PREVIOUS},
+        loose=not labels & {kept(number), disabled(number)},
     )
+
+
+def foreign(labels: Iterable[str]) -> list[str]:
+    """The labels that are somebody else's."""
+    return [label for label in labels if label not in _OURS_FOR_NOW and not read_number("", [label])]
+
+
+def movable(stages: Stages) -> list[tuple[int, str]]:
+    """Number and id of each version that has labels of its number only, oldest first: those an archive may take."""
+    return sorted(_movable(stages))
+
+
+def _movable(stages: Stages) -> Iterator[tuple[int, str]]:
+    for identity, labels in stages.items():
+        number = read_number("", labels)
+        if number and not foreign(labels) and not _OURS_FOR_NOW & {*labels}:
+            yield number, identity
+
+
+def taken(stages: Stages) -> int:
+    """The labels that stay: one for each kept version, and those of somebody else."""
+    kept_ones = sum(1 for identity, labels in stages.items() if read_number(identity, labels))
+    return kept_ones + sum(len(foreign(labels)) for labels in stages.values())
+
+
+def crowding(stages: Stages) -> str:
+    """Why a secret could not be rotated for ever beside somebody else's labels; empty if it could.
+
+    A version with such a label stays, and needs one of ours; so do the active one, the one before and the next.
+    """
+    labels = sum(len(foreign(held)) for held in stages.values())
+    bearers = sum(1 for held in stages.values() if foreign(label for label in held if label != PENDING))
+    if labels + bearers + 3 <= KEPT_VERSIONS:
+        return ""
+    return f"of the {LABELS} labels that a secret can have, {labels} are somebody else's"
 
 
 def read_number(identity: str, labels: Iterable[str]) -> int:

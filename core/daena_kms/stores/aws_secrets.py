@@ -57,7 +57,8 @@ class Secrets:
         more: dict[str, str] = {}
         while True:  # botocore has no paginator for this one
             page = self._client.call("list_secret_version_ids", name, **asked, **more)
-            found.update({v["VersionId"]: v["CreatedDate"].astimezone(UTC) for v in page.get("Versions", ())})
+            check(page["Name"] == name, f"asked about the versions of {name}, told about those of {page['Name']}")
+            found.update({v["VersionId"]: v["CreatedDate"].astimezone(UTC) for v in page["Versions"]})
             if "NextToken" not in page:
                 return found
             more = {"NextToken": page["NextToken"]}
@@ -82,7 +83,7 @@ class Secrets:
 
     def _make(self, name: str) -> None:
         with contextlib.suppress(ExistsError):  # another run made it just now
-            self._client.call(
+            reply = self._client.call(
                 "create_secret",
                 name,
                 Name=name,
@@ -91,6 +92,8 @@ class Secrets:
                 SecretString=layout.NO_VERSION_VALUE,
                 Tags=[{"Key": layout.LEDGER_TAG, "Value": self._ledger}],
             )
+            told = (reply["Name"], reply["VersionId"])
+            check(told == (name, layout.NO_VERSION), f"made the secret {name} without a version of ours, told {told}")
 
     def get(self, name: str, identity: str, label: str = "") -> Reply:
         """A version's value; with `label`, only if it has that label (RejectedError otherwise)."""
@@ -111,26 +114,20 @@ class Secrets:
 
     def move_label(self, name: str, label: str, target: str, source: str) -> Reply:
         """Move a label from one version to another; RejectedError unless it sits on `source`."""
-        return self._client.call(
-            "update_secret_version_stage",
-            name,
-            SecretId=name,
-            VersionStage=label,
-            MoveToVersionId=target,
-            RemoveFromVersionId=source,
-        )
+        return self._relabel(name, label, MoveToVersionId=target, RemoveFromVersionId=source)
 
     def add_label(self, name: str, label: str, identity: str) -> None:
         """Give a version a label that no other has; RejectedError if another has it."""
-        self._client.call(
-            "update_secret_version_stage", name, SecretId=name, VersionStage=label, MoveToVersionId=identity
-        )
+        self._relabel(name, label, MoveToVersionId=identity)
 
     def remove_label(self, name: str, label: str, identity: str) -> None:
         """Take a label from the version that has it."""
-        self._client.call(
-            "update_secret_version_stage", name, SecretId=name, VersionStage=label, RemoveFromVersionId=identity
-        )
+        self._relabel(name, label, RemoveFromVersionId=identity)
+
+    def _relabel(self, name: str, label: str, **versions: str) -> Reply:
+        reply = self._client.call("update_secret_version_stage", name, SecretId=name, VersionStage=label, **versions)
+        check(reply["Name"] == name, f"changed the label {label} of {name}, told about {reply['Name']}")
+        return reply
 
     def take_labels(self, name: str, identity: str, labels: list[str]) -> None:
         """Take every label: AWS may delete the version from then on."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ..errors import ConflictError, NotFoundError, RefusedError
 from ..material import KeyMaterial
-from ..model import UNREADABLE, Anchor, InventoryRow, KeySpec, Observed, StoredVersion
+from ..model import Anchor, InventoryRow, KeySpec, Observed, StoredVersion
 from ..names import STAGED_SUFFIX, key_of, secret_name
 from . import azure_layout as layout
 from .azure_layout import Shown
@@ -46,6 +46,7 @@ class AzureStore:
 
     provider = "azure"
     fenced = False
+    marked = True
     destruction = (
         "Key Vault destroys no single version: a destroyed one is disabled and marked, so that nobody is given it; "
         "whoever may update secrets in the vault can undo that, until the whole secret is deleted and purged"
@@ -62,6 +63,8 @@ class AzureStore:
         self._entropy = entropy
         self._marked: dict[str, Shown] = {}
         """Key -> the version whose tags hold the manifest's head, as seen last; in a listing it has no id."""
+        self._others: dict[str, list[Shown]] = {}
+        """Key -> the other versions that have a head, as seen last: earlier ones, in the ordinary case."""
 
     @property
     def actor(self) -> str:
@@ -70,7 +73,8 @@ class AzureStore:
     # --- looking
 
     def inventory(self) -> Iterator[InventoryRow]:
-        listed = {shown.name: shown for shown in self._vault.listed()}
+        # To Key Vault a name is one whatever its case; it shows the first spelling, a person's of what was adopted.
+        listed = {shown.name.lower(): shown for shown in self._vault.listed()}
         keys = {key_of(self._prefix, name.removesuffix(STAGED_SUFFIX)) for name in listed}
         for key in sorted(keys - {""}):
             name = self._name(key)
@@ -85,18 +89,26 @@ class AzureStore:
         else:
             self._marked[key] = marked
 
-    def observe(self, key: str, *, dated: bool = False) -> Observed:  # noqa: ARG002  # here every version has its date
+    def observe(
+        self,
+        key: str,
+        *,
+        dated: bool = False,  # noqa: ARG002  # its versions always are
+        since: Observed | None = None,  # noqa: ARG002  # all of it is one question
+    ) -> Observed:
         name = self._name(key)
         live, newest = self._live(name)
         staged = self._vault.versions(layout.staged_name(name))
-        self._mark(key, _marked(newest, live, staged))
+        marked = _marked(newest, live, staged)
+        self._mark(key, marked)
+        self._others[key] = [v for v in (*live, *staged) if v is not marked and v.anchor is not None]
         return Observed(
             exists=bool(live or staged),
             newest=layout.stored(newest) if newest else None,
             versions=_in_order(live, newest),
             staged=tuple(layout.stored(v, staged=True) for v in staged if v.ours and v.enabled),
             ledger=next((v.tags[layout.LEDGER] for v in _ledger_first(newest, live, staged)), ""),
-            anchor=_anchor(newest, [*live, *staged]),
+            anchor=_anchor(newest, live, staged),
             rival=_rival(newest),
             crowded=next((problem for v in live if not v.ours and (problem := layout.room_problem(v.tags))), ""),
         )
@@ -164,25 +176,18 @@ class AzureStore:
                 self._vault.patch(layout.staged_name(self._name(key)), staged.version_id, enabled=False)
 
     def label(self, key: str, version: StoredVersion, new: NewVersion) -> StoredVersion:
-        found = self._find(key, version)
+        live = self._vault.versions(self._name(key))
+        found = next((v for v in live if v.version == version.version_id), None)
+        if found is None:
+            raise NotFoundError(f"{self._name(key)} has no version {version.version_id!r}", "see `status`")
         if layout.number(found.tags) not in (0, new.number):
             raise RefusedError(f"version {version.version_id} of {key} has the number {layout.number(found.tags)}")
-        marked = key in self._marked and self._marked[key].version == found.version
-        # Anywhere else it is old, perhaps of a manifest that is lost.
-        tags = {
-            **(found.tags if marked else layout.without_anchor(found.tags)),
-            **layout.version_tags(new, self._ledger),
-        }
+        # Who destroyed it has enabled it again, or it could not be taken in: it lives.
+        kept = {name: text for name, text in found.tags.items() if name != layout.DESTROYED or not found.enabled}
+        tags = {**kept, **layout.version_tags(new, self._ledger)}
         if problem := layout.room_problem(tags):
             raise RefusedError(f"version {version.version_id} of {key} has no room for our tags", problem)
         return layout.stored(self._patched(key, found, tags))
-
-    def _find(self, key: str, version: StoredVersion) -> Shown:
-        name = self._name(key)
-        found = next((v for v in self._vault.versions(name) if v.version == version.version_id), None)
-        if found is None:
-            raise NotFoundError(f"{name} has no version {version.version_id!r}", "see `status`")
-        return found
 
     def _patched(self, key: str, found: Shown, tags: dict[str, str]) -> Shown:
         changed = self._vault.patch(found.name, found.version, tags=tags)
@@ -195,9 +200,15 @@ class AzureStore:
             self._vault.patch(copy.name, copy.version, enabled=False)
 
     def enable(self, key: str, version: StoredVersion) -> None:
-        live, _ = self._live(self._name(key))
-        for copy in live:
-            if _same(copy, version) and not copy.enabled and layout.DESTROYED not in copy.tags:
+        copies = [copy for copy in self._vault.versions(self._name(key)) if _same(copy, version)]
+        living = [copy for copy in copies if layout.DESTROYED not in copy.tags]
+        if copies and not living:
+            raise RefusedError(
+                f"version {version.number} of {key} was destroyed",
+                "whoever may update secrets can undo that at the vault",
+            )
+        for copy in living:
+            if not copy.enabled:
                 self._vault.patch(copy.name, copy.version, enabled=True)
 
     def destroy(self, key: str, version: StoredVersion) -> None:
@@ -215,15 +226,27 @@ class AzureStore:
         return [v for v in (*live, *self._vault.versions(layout.staged_name(name))) if _same(v, version)]
 
     def write_anchor(self, key: str, anchor: Anchor) -> None:
-        if key not in self._marked or not self._marked[key].version:
+        marked = self._marked.get(key)
+        # All tags of a version are written at once: those of one that had no number may be another run's by now.
+        if marked is None or not marked.version or not marked.ours:
             self.observe(key)
-        if key not in self._marked:
+            marked = self._marked.get(key)
+        if marked is None:
             raise NotFoundError(f"{self._name(key)} has no version that could tell where its manifest ends")
-        marked = self._marked[key]
         self._patched(key, marked, {**marked.tags, **layout.anchor_tags(self._ledger, anchor)})
+        if any(_belies(other, anchor) for other in self._others.pop(key, ())):
+            self.observe(key)  # for the same reason
+            for other in self._others.pop(key, ()):
+                if _belies(other, anchor):
+                    self._vault.patch(other.name, other.version, tags=layout.without_anchor(other.tags))
 
     def _name(self, key: str) -> str:
         return secret_name(self._prefix, key)
+
+
+def _belies(other: Shown, anchor: Anchor) -> bool:
+    """True for the head of a manifest that is lost: it would belie this one wherever a person's version is on top."""
+    return other.anchor is not None and other.anchor.sequence >= anchor.sequence
 
 
 def _same(shown: Shown, version: StoredVersion) -> bool:
@@ -242,16 +265,16 @@ def _marked(newest: Shown | None, live: Sequence[Shown], staged: Sequence[Shown]
     """The version whose tags are to hold the manifest's head: what readers get, if it is ours or there is no other."""
     if newest is not None and newest.ours:
         return newest
-    ours = [version for version in (*live, *staged) if version.ours]
+    ours = [version for version in live if version.ours] or [version for version in staged if version.ours]
     return max(ours, key=lambda version: version.created, default=newest)
 
 
-def _anchor(newest: Shown | None, every: Sequence[Shown]) -> Anchor | None:
-    """The head beside the key: the last that lies there, for what readers get may be a late writer's, or not ours."""
-    if newest is not None and newest.anchor is UNREADABLE:
-        return UNREADABLE
-    found = [anchor for version in every if (anchor := version.anchor) is not None]
-    return max(found, key=lambda anchor: anchor.sequence, default=None)
+def _anchor(newest: Shown | None, live: Sequence[Shown], staged: Sequence[Shown]) -> Anchor | None:
+    """The head beside the key. Where what readers get has none, as a person's has not, the last of the others."""
+    for places in ([newest] if newest else [], live, staged):
+        if found := [anchor for version in places if (anchor := version.anchor) is not None]:
+            return max(found, key=lambda anchor: anchor.sequence)
+    return None
 
 
 def _ledger_first(newest: Shown | None, live: Sequence[Shown], staged: Sequence[Shown]) -> list[Shown]:
@@ -275,4 +298,4 @@ def _row(key: str, live: Shown | None, staged: Shown | None) -> InventoryRow | N
     at_rest = live.enabled and live.anchor is not None and live.anchor.number == newest.number
     shows = (at_rest and not (staged and staged.enabled)) or not newest.number
     seen = Observed(exists=True, newest=newest, versions=(newest,), ledger=ledger, anchor=live.anchor)
-    return InventoryRow(key, ledger, newest.number, live.anchor, seen if shows else None)
+    return InventoryRow(key, ledger, newest.number, live.anchor, seen if shows else None, disabled=not live.enabled)

@@ -57,7 +57,13 @@ _SLOWER = "lower DAENA_CONCURRENCY, or use a vault of its own; the next run goes
 _RECOVER = (
     "a secret of that name was deleted and can be recovered: `az keyvault secret recover --vault-name … --name {name}`"
 )
+_DELETING = "somebody deletes the container of the manifests: restore it, or put the manifests back from a copy"
 _CONTAINER = "make the container that DAENA_MANIFEST_URL names, or mend the address"
+
+
+class RecoverableError(UnavailableError):
+    """A secret of that name was deleted, and waits to be recovered or purged. Asking again changes nothing."""
+
 
 _Kind = Callable[[str, str], KmsError]
 _BY_CODE: dict[str, tuple[_Kind, str]] = {
@@ -65,9 +71,10 @@ _BY_CODE: dict[str, tuple[_Kind, str]] = {
     for codes, made in {
         ("ForbiddenByFirewall", "ForbiddenByConnection", "AuthorizationFailure"): (DeniedError, _NETWORK_RULES),
         ("SecretDisabled",): (RefusedError, "`enable` undoes that"),
-        ("ObjectIsDeletedButRecoverable", "ObjectIsBeingDeleted"): (UnavailableError, _RECOVER),
-        ("BlobAlreadyExists", "ConditionNotMet"): (ExistsError, ""),
+        ("ObjectIsDeletedButRecoverable", "ObjectIsBeingDeleted"): (RecoverableError, _RECOVER),
+        ("BlobAlreadyExists", "ConditionNotMet", "UnauthorizedBlobOverwrite"): (ExistsError, ""),
         ("ContainerNotFound",): (ConfigurationError, _CONTAINER),
+        ("ContainerBeingDeleted",): (UnavailableError, _DELETING),
     }.items()
     for code in codes
 }
@@ -158,7 +165,7 @@ class Patience(RetryPolicy[Any, Any]):
     def is_retry(self, settings: dict[str, Any], response: "PipelineResponse[Any, Any]") -> bool:
         if response.http_request.method == "PUT" and response.http_response.status_code != _THROTTLED:
             return False
-        if (self.get_retry_after(response) or 0) > self._longest:
+        if (self.get_retry_after(response) or 0) > settings.get("timeout", self._longest):
             return False
         return bool(super().is_retry(settings, response))
 
@@ -257,6 +264,11 @@ class Azure:
         if self._identity is None:
             self._identity = asked(lambda: Identity(self._make_credential()), "use of the Azure credentials")
         return self._identity
+
+    @property
+    def attempt_seconds(self) -> float:
+        """How long one attempt of a call may take."""
+        return self.seconds * (_SHARE_OF_CONNECTING + _SHARE_OF_READING)
 
     @property
     def timeouts(self) -> dict[str, Any]:

@@ -116,8 +116,9 @@ def room_problem(tags: Mapping[str, str]) -> str:
 def stored(shown: Shown, *, staged: bool = False) -> StoredVersion:
     """A version in our words."""
     tags = shown.tags
+    held = number(tags)
     return StoredVersion(
-        number=number(tags),
+        number=held,
         version_id=shown.version,
         fingerprint=tags.get(FINGERPRINT, ""),
         rotation_id=tags.get(ROTATION, ""),
@@ -125,7 +126,16 @@ def stored(shown: Shown, *, staged: bool = False) -> StoredVersion:
         enabled=shown.enabled,
         staged=staged,
         created_at=shown.created,
+        written=0 if held else _written(shown),
+        destroyed=DESTROYED in tags,
     )
+
+
+def _written(shown: Shown) -> int:
+    """The number in the content type of a version of its own secret; 0 for any other."""
+    found = number({NUMBER: shown.content_type.rpartition("=")[2]})
+    # The secret's name may be spelled as somebody else made it: to Key Vault it is one, whatever its case.
+    return found if shown.content_type == content_type(shown.name.lower(), found) else 0
 
 
 def latest(versions: Iterable[Shown]) -> list[Shown]:

@@ -2,8 +2,9 @@
 `folder/<key>/<sequence>.json`.
 
 Create-only is `If-None-Match: *`: an existing blob answers 409 `BlobAlreadyExists` (`recorded-replies`). The role that
-is deployed with it may add blobs and read them, and neither overwrite nor delete any. Blob Storage is strongly
-consistent, listings too (Microsoft: "Azure Storage: A Highly Available Cloud Storage Service with Strong Consistency").
+is deployed with it may add blobs and read them, and neither overwrite nor delete any: to it the answer is a 403. Blob
+Storage is strongly consistent, listings too (Microsoft: "Azure Storage: A Highly Available Cloud Storage Service with
+Strong Consistency").
 """
 
 import re
@@ -11,9 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from azure.storage.blob import BlobPrefix, ContainerClient
+from azure.storage.blob import BlobPrefix, ContainerClient, LinearRetry
 
-from ..errors import ConfigurationError, NotFoundError, UnavailableError
+from ..errors import ConfigurationError, DeniedError, ExistsError, NotFoundError, UnavailableError
 from ..ledger import object_name
 from ..names import RESERVED_KEY, name_problem
 from .azure_calls import ATTEMPTS, Azure, asked
@@ -21,11 +22,12 @@ from .base import Permissions
 
 _OBJECT = re.compile(r"(\d{8,})\.json")
 _LOOPBACK = ("127.0.0.1", "localhost")
+_SHARE_OF_A_PAUSE, _SHARE_OF_JITTER = 0.05, 0.02
 _EMULATED = "devstoreaccount1"  # Azurite has the account in the path, not in the host's name
 
 # All under Microsoft.Storage/storageAccounts/blobServices/containers/.
 REQUIRED_PERMISSIONS: Permissions = {
-    "append": ("blobs/add/action",),
+    "append": ("blobs/add/action", "blobs/read"),
     "read": ("blobs/read",),
     "sequences": ("blobs/read",),
     "names": ("blobs/read",),
@@ -65,9 +67,12 @@ def open_container(azure: Azure, account: str, container: str) -> ContainerClien
             container,
             azure.identity,
             # Every write is create-only: one that is sent twice is refused the second time, and then looked up.
-            retry_total=ATTEMPTS - 1,
-            initial_backoff=azure.seconds / 60,
-            increment_base=2,
+            # The pauses, jitter included, take what the attempts leave of a call's time.
+            retry_policy=LinearRetry(
+                backoff=azure.seconds * _SHARE_OF_A_PAUSE,  # type: ignore[arg-type]  # seconds, whole or not
+                retry_total=ATTEMPTS - 1,
+                random_jitter_range=azure.seconds * _SHARE_OF_JITTER,  # type: ignore[arg-type]
+            ),
             **azure.timeouts,
         ),
         f"use of {account}",
@@ -103,11 +108,14 @@ class BlobLedger:
         self.address = f"{account}/{container}/{self._path}"
 
     def append(self, key: str, sequence: int, data: bytes) -> None:
-        name = self._name(key, sequence)
-        asked(
-            lambda: self._container.upload_blob(name, data, overwrite=False),
-            f"put of {self.where(key, sequence)}",
-        )
+        name, about = self._name(key, sequence), f"put of {self.where(key, sequence)}"
+        try:
+            asked(lambda: self._container.upload_blob(name, data, overwrite=False), about)
+        except DeniedError:
+            # Who may add blobs and not overwrite them is denied, in one word or another, where one lies already.
+            if self.read(key, sequence) is None:
+                raise
+            raise ExistsError(f"{about}: it lies there already") from None
 
     def read(self, key: str, sequence: int) -> bytes | None:
         try:

@@ -1,7 +1,5 @@
 """What can be done to the secrets of one Key Vault, every reply checked against what was asked."""
 
-import threading
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,8 +8,9 @@ from azure.keyvault.secrets import KeyVaultSecret, SecretClient, SecretPropertie
 from ..errors import ConfigurationError, IntegrityError, RefusedError, UnavailableError
 from ..material import KeyMaterial
 from . import azure_layout as layout
-from .azure_calls import Azure, Patience, asked
+from .azure_calls import Azure, Patience, RecoverableError, asked
 from .azure_layout import Shown
+from .pace import Pace
 
 # After a put whose reply was lost: what was sent may still arrive.
 PAUSES_SECONDS = (0.5, 2.0)
@@ -19,44 +18,23 @@ CREATES, PER_SECONDS = 300, 10.0  # Key Vault's limit per vault (azure-docs: key
 _FOREIGN = "a proxy, an emulator or a fault of the service? nothing further was done"
 
 
-class Pace:
-    """Lets so many pass in so many seconds, and has the others wait. For all threads of one process."""
-
-    def __init__(
-        self, most: int, seconds: float, monotonic: Callable[[], float], sleep: Callable[[float], None]
-    ) -> None:
-        self._most = most
-        self._seconds = seconds
-        self._monotonic = monotonic
-        self._sleep = sleep
-        self._passed: deque[float] = deque()
-        self._lock = threading.Lock()
-
-    def wait(self) -> None:
-        """Return when one more may pass."""
-        while (pause := self._next()) > 0:
-            self._sleep(pause)
-
-    def _next(self) -> float:
-        with self._lock:
-            now = self._monotonic()
-            while self._passed and now - self._passed[0] >= self._seconds:
-                self._passed.popleft()
-            if len(self._passed) < self._most:
-                self._passed.append(now)
-                return 0.0
-            return self._seconds - (now - self._passed[0])
-
-
 class Vault:
     """Secrets by name and version. Knows tags and values, not what they mean."""
 
     def __init__(
-        self, azure: Azure, url: str, *, pace: Pace, token: Callable[[], str], sleep: Callable[[float], None]
+        self,
+        azure: Azure,
+        url: str,
+        *,
+        pace: Pace,
+        token: Callable[[], str],
+        sleep: Callable[[float], None],
     ) -> None:
         """`token` makes a text that no other put has: by it a put whose reply was lost is found again."""
         self.url = url.rstrip("/")
+        self._seconds, self._attempt_seconds = azure.seconds, azure.attempt_seconds
         self._pace = pace
+        self._monotonic = pace.monotonic
         self._token = token
         self._sleep = sleep
         self._client: Any = asked(
@@ -99,29 +77,48 @@ class Vault:
     # --- writing
 
     def put(self, name: str, value: str, content_type: str, tags: Mapping[str, str]) -> Shown:
-        """Write one more version, once: a put whose reply was lost is looked for before it is sent again."""
+        """Write one more version, once: a put whose reply was lost is looked for before it is sent again.
+
+        Nothing is sent once a call's time is over: whoever promotes has made sure of that much, and of no more.
+        """
         mark = self._token()
         marked = {**tags, layout.WRITE: mark}
-        _check_limits(name, value, marked)
+        _check_limits(name, marked, value)
+        ends = self._monotonic() + self._seconds
         for pause in (*PAUSES_SECONDS, None):
             try:
-                return self._put(name, value, content_type, marked)
+                return self._put(name, value, content_type, marked, ends)
+            except RecoverableError:
+                raise
             except UnavailableError:
                 if written := self._written(name, mark):
+                    kept = _folded(marked).items() <= _folded(written.tags).items()
+                    _check(kept, f"put of {name}: it has other tags than were sent")
                     return written
-                if pause is None:
+                if pause is None or self._left(ends) <= pause:
                     raise
                 self._sleep(pause)
         raise AssertionError("the last try returns or raises")
 
-    def _put(self, name: str, value: str, content_type: str, tags: Mapping[str, str]) -> Shown:
+    def _left(self, ends: float) -> float:
+        """For how many seconds more an attempt may be begun that is over when a call's time is."""
+        return ends - self._monotonic() - self._attempt_seconds
+
+    def _put(self, name: str, value: str, content_type: str, tags: Mapping[str, str], ends: float) -> Shown:
         self._pace.wait()
-        about = f"put of {name}"
-        put: KeyVaultSecret = asked(
-            lambda: self._client.set_secret(name, value, content_type=content_type, tags=dict(tags)), about, name
-        )
-        shown = _shown(about, put.properties)
+        about, left = f"put of {name}", self._left(ends)
+        if left <= 0:
+            raise UnavailableError(f"{about}: the time of a call is over", "nothing is lost: the next run looks again")
+
+        def ask() -> KeyVaultSecret:
+            return self._client.set_secret(  # type: ignore[no-any-return]
+                name, value, content_type=content_type, tags=dict(tags), timeout=left
+            )
+
+        shown = _shown(about, asked(ask, about, name).properties)
         self._check(shown, name, shown.version)
+        if _folded(shown.tags) != _folded(tags):
+            raise UnavailableError(f"{about}: the reply has other tags than were sent", _FOREIGN)
         return shown
 
     def _written(self, name: str, mark: str) -> Shown | None:
@@ -132,6 +129,7 @@ class Vault:
     ) -> Shown:
         """Change a version's tags (all of them) or whether it is enabled. The same again changes nothing."""
         about = f"update of version {version} of {name}"
+        _check_limits(name, tags or {})
         sent = {} if tags is None else {"tags": dict(tags)}
         done: SecretProperties = asked(
             lambda: self._client.update_secret_properties(name, version, enabled=enabled, **sent), about, name
@@ -140,6 +138,8 @@ class Vault:
         self._check(changed, name, version)
         if enabled is not None:
             _check(changed.enabled is enabled, f"{about}: it should be enabled={enabled}, and is not")
+        if tags is not None:
+            _check(_folded(changed.tags) == _folded(tags), f"{about}: the reply has other tags than were sent")
         return changed
 
     def _check(self, shown: Shown, name: str, version: str) -> None:
@@ -181,7 +181,12 @@ def _check(holds: bool, otherwise: str) -> None:
         raise IntegrityError(otherwise, _FOREIGN)
 
 
-def _check_limits(name: str, value: str, tags: Mapping[str, str]) -> None:
+def _folded(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags as they are compared: to Azure their names are the same whatever their case."""
+    return {name.lower(): text for name, text in tags.items()}
+
+
+def _check_limits(name: str, tags: Mapping[str, str], value: str = "") -> None:
     """Refuse, before the call, what Key Vault would refuse after it."""
     if len(value.encode()) > layout.LONGEST_VALUE:
         raise RefusedError(f"the material of {name} is too long for Key Vault", f"at most {layout.LONGEST_VALUE} bytes")

@@ -5,6 +5,7 @@ key, another version or another checksum than was asked for.
 """
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Protocol
 
 from msgspec import Struct
@@ -30,13 +31,20 @@ class NewVersion(Struct, frozen=True):
 
 
 class KeyStore(Protocol):
-    """One place that holds material. `fenced` says whether `promote` is a compare-and-set."""
+    """One place that holds material.
+
+    `fenced`: `promote` is a compare-and-set. `marked`: every version carries our marks, so that it says itself which
+    one it is; where not, a version's number is a hint (0 where there is none), and `recognition` finds out.
+    """
 
     @property
     def provider(self) -> str: ...
 
     @property
     def fenced(self) -> bool: ...
+
+    @property
+    def marked(self) -> bool: ...
 
     @property
     def destruction(self) -> str:
@@ -57,11 +65,12 @@ class KeyStore(Protocol):
         """Every key of ours, the reserved one left out. May lag behind on some stores."""
         ...
 
-    def observe(self, key: str, *, dated: bool = False) -> Observed:
+    def observe(self, key: str, *, dated: bool = False, since: Observed | None = None) -> Observed:
         """What the store shows about one key now; `exists=False` if it has none of that name.
 
         `dated`: with the time when it took each version in, where that is one more question; versions without a number
-        of ours come in that order then.
+        of ours come in that order then. `since`: what this run has seen and published a moment ago: where looking costs
+        several questions, only what is newer is asked for.
         """
         ...
 
@@ -102,15 +111,18 @@ class KeyStore(Protocol):
         ...
 
     def disable(self, key: str, version: StoredVersion) -> None:
-        """Make a version unreadable; can be undone."""
+        """Make a version unreadable; can be undone. Raises RefusedError if readers get it, or nothing is left to mark."""
         ...
 
     def enable(self, key: str, version: StoredVersion) -> None:
-        """Undo `disable`."""
+        """Undo `disable`. Raises RefusedError where that cannot be: it is destroyed, or nothing is left to mark."""
         ...
 
-    def destroy(self, key: str, version: StoredVersion) -> None:
-        """Destroy a version's material for good, as far as the store can. A no-op if it is destroyed."""
+    def destroy(self, key: str, version: StoredVersion) -> datetime | None:
+        """Destroy a version's material for good, as far as the store can. A no-op if it is destroyed.
+
+        Where the store itself waits, the version is disabled, and what is returned is when it will be destroyed.
+        """
         ...
 
     def write_anchor(self, key: str, anchor: Anchor) -> None:

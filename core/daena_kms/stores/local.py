@@ -147,6 +147,7 @@ class LocalStore:
 
     provider = "local"
     fenced = True
+    marked = True
     destruction = ""
 
     def __init__(
@@ -181,7 +182,13 @@ class LocalStore:
         for name, ledger, active, anchor in rows:
             yield InventoryRow(name, ledger, active, _anchor(anchor))
 
-    def observe(self, key: str, *, dated: bool = False) -> Observed:  # noqa: ARG002  # its versions always are
+    def observe(
+        self,
+        key: str,
+        *,
+        dated: bool = False,  # noqa: ARG002  # its versions always are
+        since: Observed | None = None,  # noqa: ARG002  # all of it is one question
+    ) -> Observed:
         with self._reading():
             rows = self._rows("SELECT ledger, active, anchor FROM keys WHERE name = ?", key)
             if not rows:

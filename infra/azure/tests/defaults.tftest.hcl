@@ -14,7 +14,20 @@ mock_provider "azurerm" {
     }
   }
   mock_resource "azurerm_user_assigned_identity" {
-    defaults = { client_id = "11111111-1111-1111-1111-111111111111" }
+    defaults = {
+      id           = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/x/providers/Microsoft.ManagedIdentity/userAssignedIdentities/function"
+      client_id    = "11111111-1111-1111-1111-111111111111"
+      principal_id = "22222222-2222-2222-2222-222222222222"
+    }
+  }
+  mock_resource "azurerm_monitor_action_group" {
+    defaults = { id = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/x/providers/Microsoft.Insights/actionGroups/alarms" }
+  }
+  mock_resource "azurerm_application_insights" {
+    defaults = { id = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/x/providers/Microsoft.Insights/components/insights" }
+  }
+  mock_resource "azurerm_log_analytics_workspace" {
+    defaults = { id = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/x/providers/Microsoft.OperationalInsights/workspaces/logs" }
   }
 }
 
@@ -51,11 +64,71 @@ run "settings" {
   }
 }
 
-run "daily" {
+run "identity" {
+  command = apply
+
+  assert {
+    condition     = azurerm_function_app_flex_consumption.this.identity[0].type == "UserAssigned" && tolist(azurerm_function_app_flex_consumption.this.identity[0].identity_ids) == tolist([azurerm_user_assigned_identity.function.id])
+    error_message = "the app has the one identity that the roles are given to"
+  }
+  assert {
+    condition     = azurerm_function_app_flex_consumption.this.storage_authentication_type == "UserAssignedIdentity" && azurerm_function_app_flex_consumption.this.storage_user_assigned_identity_id == azurerm_user_assigned_identity.function.id
+    error_message = "the app is loaded under it too"
+  }
+  assert {
+    condition = alltrue([
+      for role in [azurerm_role_assignment.host, azurerm_role_assignment.ledger, azurerm_role_assignment.policy, azurerm_role_assignment.rotator] :
+      role.principal_id == "22222222-2222-2222-2222-222222222222" && role.principal_type == "ServicePrincipal"
+    ])
+    error_message = "every role is given to it and to nobody else"
+  }
+}
+
+run "alarms" {
+  command = apply
+
+  assert {
+    condition     = toset(keys(azurerm_monitor_scheduled_query_rules_alert_v2.this)) == toset(["failed", "overdue", "silent"])
+    error_message = "three alerts"
+  }
+  assert {
+    condition = alltrue([
+      for alert in azurerm_monitor_scheduled_query_rules_alert_v2.this :
+      tolist(alert.action[0].action_groups) == tolist([azurerm_monitor_action_group.this.id]) && tolist(alert.scopes) == tolist([azurerm_application_insights.this.id])
+    ])
+    error_message = "each looks where the app logs, and tells the action group"
+  }
+  assert {
+    condition     = azurerm_application_insights.this.workspace_id == azurerm_log_analytics_workspace.this.id && azurerm_application_insights.this.sampling_percentage == 100
+    error_message = "no line is left out"
+  }
+}
+
+run "evidence" {
+  command = apply
+
+  assert {
+    condition     = azurerm_monitor_diagnostic_setting.vault.target_resource_id == azurerm_key_vault.this[0].id && toset(azurerm_monitor_diagnostic_setting.vault.enabled_log[*].category) == toset(["AuditEvent"])
+    error_message = "who read which key is logged"
+  }
+  assert {
+    condition     = azurerm_monitor_diagnostic_setting.manifests.target_resource_id == "${azurerm_storage_account.manifests.id}/blobServices/default" && toset(azurerm_monitor_diagnostic_setting.manifests.enabled_log[*].category) == toset(["StorageRead", "StorageWrite", "StorageDelete"])
+    error_message = "so is what is done to the manifests"
+  }
+  assert {
+    condition = alltrue([
+      for setting in [azurerm_monitor_diagnostic_setting.vault, azurerm_monitor_diagnostic_setting.manifests] :
+      setting.log_analytics_workspace_id == azurerm_log_analytics_workspace.this.id
+    ])
+    error_message = "both where it is kept"
+  }
+}
+
+run "twice_a_day" {
   command = plan
   variables {
-    schedule     = "0 30 3 * * 1-5"
-    tick_minutes = 1425
+    schedule     = "0 30 3,15 * * *"
+    tick_minutes = 720
   }
   assert {
     condition     = output.alarm_on_silence == "P2D"
