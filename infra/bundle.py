@@ -32,6 +32,7 @@ LIBRARY = "core"
 BUNDLES = "build/bundles"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can name
 LARGEST_SHOWN = 10
+LARGEST_WITH_PACKAGES = 30_000_000  # of an archive that is deployed without them
 
 
 class BundleError(Exception):
@@ -65,6 +66,8 @@ class Target:
     shrunk: tuple[tuple[str, Callable[[bytes], bytes]], ...] = ()
     """Files of which a part is enough, and what leaves the rest out."""
     packages: str = ""
+    remote: bool = False
+    """The platform installs the packages itself: none is in the archive, and the pins lie beside the entry file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,16 @@ TARGETS = {
         limit=9_000_000,
         packages=".python_packages/lib/site-packages/",
     ),
+    "gcp": Target(
+        requirements="requirements/gcp.txt",
+        entry="functions/gcp_function",
+        platform="x86_64-manylinux_2_28",
+        python="3.13",
+        unused=(),
+        used=(),
+        limit=500_000,
+        remote=True,
+    ),
 }
 
 
@@ -161,8 +174,9 @@ def build(target: Target, out: Path, root: Path) -> Bundle:
 
 
 def for_host(target: Target) -> Target:
-    """The same, for the platform and the Python that run this."""
-    return replace(target, platform="", python="")
+    """The same, for the platform and the Python that run this: with the packages, whoever installs them elsewhere."""
+    limit = max(target.limit, LARGEST_WITH_PACKAGES) if target.remote else target.limit
+    return replace(target, platform="", python="", remote=False, limit=limit)
 
 
 def _contents(target: Target, root: Path) -> dict[str, bytes]:
@@ -171,17 +185,18 @@ def _contents(target: Target, root: Path) -> dict[str, bytes]:
     if not entries:
         raise BundleError(f"no *.py in {root / target.entry}", "the function's entry file belongs there")
     files: dict[str, bytes] = {}
-    with tempfile.TemporaryDirectory(prefix="daena-bundle-") as folder:
-        packages = Path(folder)
-        _install(target, packages, root)
-        used = ((name, path) for name, path in _tree(packages, "*") if _is_used(name, target))
-        _add(files, ((target.packages + name, path) for name, path in used))
+    if not target.remote:
+        with tempfile.TemporaryDirectory(prefix="daena-bundle-") as folder:
+            packages = Path(folder)
+            _install(target, packages, root)
+            used = ((name, path) for name, path in _tree(packages, "*") if _is_used(name, target))
+            _add(files, ((target.packages + name, path) for name, path in used))
     for name, shrink in target.shrunk:
         files[name] = shrink(files[name])
     _add(files, _tree(root / LIBRARY, "*.py"))
     settings = (root / target.entry).glob("host.json")
     _add(files, ((path.name, path) for path in (*entries, *settings, *target.extra)))
-    if target.packages:
+    if target.packages or target.remote:
         _add(files, [("requirements.txt", root / target.requirements)])
     return files
 
@@ -214,9 +229,22 @@ def _install(target: Target, folder: Path, root: Path) -> None:
     command += ["--requirements", str(requirements), "--require-hashes", "--only-binary", ":all:", "--no-compile"]
     if target.platform:
         command += ["--python-platform", target.platform, "--python-version", target.python]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own words
-    if done.returncode:
-        raise BundleError(f"uv could not install {requirements}:\n{done.stderr.strip()}", _advice(done.stderr))
+    status, complaint = _run(command)
+    if status:
+        raise BundleError(f"uv could not install {requirements}:\n{complaint.strip()}", _advice(complaint))
+
+
+def _run(command: list[str]) -> tuple[int, str]:
+    """Exit status and complaints. However this ends, the program has ended too: it writes where we clean up."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:  # noqa: S603  # our own words
+        try:
+            _, complaint = process.communicate()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        return process.returncode, complaint
 
 
 def _uv() -> Path:

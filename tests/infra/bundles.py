@@ -17,7 +17,7 @@ from infra.bundle import ROOT, TARGETS, Target, build, for_host
 KEPT = ROOT / "build" / "test-bundles"
 KEPT_SECONDS = 3600
 _HOST = f"{platform.platform()} {sys.version}"
-AWS, AZURE = TARGETS["aws"], TARGETS["azure"]
+AWS, AZURE, GCP = TARGETS["aws"], TARGETS["azure"], TARGETS["gcp"]
 
 
 @cache
@@ -42,6 +42,18 @@ def azure_bundle() -> Path:
 def azure_host_bundle() -> Path:
     """The same for this machine and this Python, unpacked. Everybody's: leave it as it is."""
     return _kept(_HOST, for_host(AZURE)) / "unpacked"
+
+
+@cache
+def gcp_bundle() -> Path:
+    """The archive for Cloud Run functions: the source, without the packages."""
+    return _kept("gcp", GCP) / "bundle.zip"
+
+
+@cache
+def gcp_host_bundle() -> Path:
+    """The same for this machine and this Python, with the packages, unpacked. Everybody's: leave it as it is."""
+    return _kept(_HOST, for_host(GCP)) / "unpacked"
 
 
 @cache

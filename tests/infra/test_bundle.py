@@ -1,4 +1,4 @@
-"""What is deployed to AWS: reproducible, small, complete, and nothing that does not belong there."""
+"""What is deployed to AWS and to Azure: reproducible, small, complete, and nothing that does not belong there."""
 
 import hashlib
 import os
@@ -15,10 +15,22 @@ import pytest
 
 from infra import bundle
 
-from .bundles import AWS, aws_bundle, aws_sources, host_bundle, run_isolated
+from .bundles import (
+    AWS,
+    AZURE,
+    GCP,
+    aws_bundle,
+    aws_sources,
+    azure_bundle,
+    azure_host_bundle,
+    copy_checkout,
+    gcp_bundle,
+    host_bundle,
+    run_isolated,
+)
 
 SERVICES = {"kms", "s3", "secretsmanager", "sts"}
-AARCH64 = 183  # e_machine in an ELF header
+AARCH64, X86_64 = 183, 62  # e_machine in an ELF header
 CREATE_CLIENTS = f"""
 import botocore.session
 from botocore.config import Config
@@ -142,6 +154,82 @@ def test_botocore_knows_the_four_services_in_one_api_version_each() -> None:
     assert models == {"service-2", "endpoint-rule-set-1", "paginators-1"}
 
 
+# The archive for Azure Functions.
+
+
+def azure_sources() -> Path:
+    """The checkout that it was built from."""
+    return azure_bundle().parent / "checkout"
+
+
+def test_for_azure_another_checkout_gives_the_same_bytes(tmp_path: Path) -> None:
+    checkout = tmp_path / "elsewhere" / "under another name"
+    shutil.copytree(azure_sources(), checkout, copy_function=shutil.copyfile)  # with times of its own
+    command = [sys.executable, "infra/bundle.py", "azure"]
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
+    subprocess.run(command, cwd=checkout, env=environment, umask=0o077, capture_output=True, text=True, check=True)
+    assert (checkout / "build/bundles/azure.zip").read_bytes() == azure_bundle().read_bytes()
+
+
+def test_for_azure_it_weighs_at_most_nine_megabytes_and_every_file_is_as_every_other() -> None:
+    assert AZURE.limit == 9_000_000
+    assert azure_bundle().stat().st_size <= AZURE.limit
+    with zipfile.ZipFile(azure_bundle()) as archive:
+        found = archive.infolist()
+    for info in found:
+        mode = 0o755 if info.filename.endswith(".so") else 0o644
+        assert (info.date_time, info.external_attr >> 16) == ((1980, 1, 1, 0, 0, 0), stat.S_IFREG | mode), info.filename
+    assert [info.filename for info in found] == sorted({info.filename for info in found})
+
+
+def test_for_azure_the_root_holds_what_the_host_looks_for_and_the_rest_lies_where_the_worker_looks() -> None:
+    """Microsoft's Python developer guide: host.json and function_app.py in the root, packages where it has them."""
+    checkout = azure_sources()
+    expected = {path.relative_to(checkout / "core").as_posix(): path for path in (checkout / "core").rglob("*.py")}
+    expected |= {name: checkout / AZURE.entry / name for name in ("function_app.py", "host.json")}
+    expected["requirements.txt"] = checkout / AZURE.requirements
+    with zipfile.ZipFile(azure_bundle()) as archive:
+        held = {name for name in archive.namelist() if not name.startswith(".python_packages/lib/site-packages/")}
+        assert held == set(expected)
+        for name, path in expected.items():
+            assert archive.read(name) == path.read_bytes(), name
+
+
+def test_for_azure_it_holds_every_pinned_package_for_its_python_and_processor_and_no_other() -> None:
+    found: dict[str, str] = {}
+    with zipfile.ZipFile(azure_bundle()) as archive:
+        for name in archive.namelist():
+            if name.endswith(".dist-info/METADATA"):
+                metadata = archive.read(name).decode().replace("\r\n", "\n")  # msal's
+                found.update(re.findall(r"^Name: (\S+)$[\s\S]*?^Version: (\S+)$", metadata, re.MULTILINE)[:1])
+            if name.endswith(".dist-info/WHEEL"):
+                tags = re.findall(r"^Tag: (\S+)", archive.read(name).decode(), re.MULTILINE)
+                fitting = r"(py2\.)?py3-none-any|cp313-cp313-manylinux\S+x86_64|cp3\d+-abi3-manylinux\S+x86_64"
+                assert any(re.fullmatch(fitting, tag) for tag in tags), (name, tags)
+            if ".so" in name:
+                assert re.search(r"\.(cpython-313-x86_64-linux-gnu|abi3)\.so$", name), name
+                assert int.from_bytes(archive.read(name)[18:20], "little") == X86_64, name
+    named = {re.sub("[-_.]+", "-", name).lower(): version for name, version in found.items()}
+    text = (azure_sources() / AZURE.requirements).read_text()
+    assert named == dict(re.findall(r"^([a-z0-9-]+)==(\S+)", text, re.MULTILINE))
+    assert {"azure-functions", "azure-identity", "azure-keyvault-secrets", "azure-storage-blob"} <= set(named)
+
+
+def test_for_azure_what_cannot_be_used_stays_out() -> None:
+    with zipfile.ZipFile(azure_bundle()) as archive:
+        names = archive.namelist()
+    unused = r"\.(pyc|pyi|h|exe)$|(^|/)(__pycache__|tests?|aio|egg-info)/|/(RECORD|INSTALLER|REQUESTED|py\.typed)$"
+    assert [name for name in names if re.search(unused, name)] == []
+    top = {name.removeprefix(AZURE.packages).split("/")[0] for name in names}
+    assert top.isdisjoint({"click", "rich", "boto3", "botocore", "pytest", "setuptools", "google", "tests", "events"})
+
+
+def test_for_azure_what_the_function_imports_is_there() -> None:
+    packages = azure_host_bundle() / AZURE.packages
+    code = f"import sys; sys.path.append({str(packages)!r}); import function_app, daena_kms.app, daena_kms.stores.azure"
+    run_isolated(azure_host_bundle(), code)
+
+
 # The same for this machine, run with nothing else to import.
 
 
@@ -196,6 +284,41 @@ def lambdas_python() -> str | None:
         if subprocess.run([python, "-c", version], capture_output=True, check=False).returncode == 0:
             return python
     return None
+
+
+# The source for Cloud Run functions, whose build installs the packages.
+
+
+def test_the_source_for_google_holds_the_entry_file_the_pins_and_the_library(tmp_path: Path) -> None:
+    copy_checkout(tmp_path, GCP)
+    expected = {path.relative_to(tmp_path / "core").as_posix() for path in (tmp_path / "core").rglob("*.py")}
+    with zipfile.ZipFile(gcp_bundle()) as archive:
+        held = archive.namelist()
+        pins = archive.read("requirements.txt")
+    assert held == sorted(expected | {"main.py", "requirements.txt"})
+    assert {"daena_kms/__init__.py", "daena_kms/stores/gcp.py"} <= expected
+    assert pins == (bundle.ROOT / "requirements/gcp.txt").read_bytes()
+
+
+def test_the_source_for_google_is_small() -> None:
+    assert GCP.limit == 500_000
+    assert gcp_bundle().stat().st_size <= GCP.limit
+
+
+def test_another_checkout_gives_google_the_same_bytes(tmp_path: Path) -> None:
+    copy_checkout(tmp_path / "under another name", GCP)
+    again = bundle.build(GCP, tmp_path / "again.zip", tmp_path / "under another name")
+    assert again.path.read_bytes() == gcp_bundle().read_bytes()
+
+
+def test_googles_build_finds_a_pinned_and_hashed_framework_and_no_package_of_another_cloud() -> None:
+    """With one hash, pip wants all of them: what is not pinned fails the build."""
+    text = (bundle.ROOT / GCP.requirements).read_text()
+    pins = re.findall(r"^([a-z0-9-]+)==\S+.*\\\n((?:    --hash=sha256:[0-9a-f]{64}.*\n)+)", text, re.MULTILINE)
+    assert len(pins) == len(re.findall(r"^[a-z]", text, re.MULTILINE))
+    names = {name for name, _ in pins}
+    assert {"functions-framework", "google-cloud-secret-manager", "google-cloud-storage", "cryptography"} <= names
+    assert not {name for name in names if name.startswith(("boto", "azure", "aws"))}
 
 
 # A small checkout, to see what the builder refuses.
@@ -322,6 +445,22 @@ def test_an_archive_above_the_limit_is_refused_with_its_largest_parts(checkout: 
     refused = refusal(checkout, replace(TINY, limit=100))
     assert "at most" in refused.message
     assert "tiny-1.0.dist-info" in refused.message
+
+
+REMOTE = replace(TINY, remote=True)
+
+
+def test_what_the_platform_installs_stays_out_and_its_pins_lie_beside_the_entry_file(checkout: Path) -> None:
+    built = bundle.build(REMOTE, checkout / "bundle.zip", checkout)
+    with zipfile.ZipFile(built.path) as archive:
+        assert archive.namelist() == ["daena_kms/__init__.py", "handler.py", "requirements.txt"]
+        assert archive.read("requirements.txt") == (checkout / "pinned.txt").read_bytes()
+
+
+def test_to_be_run_here_the_packages_come_along(checkout: Path) -> None:
+    built = bundle.build(bundle.for_host(replace(REMOTE, limit=1)), checkout / "bundle.zip", checkout)
+    with zipfile.ZipFile(built.path) as archive:
+        assert {"handler.py", "tiny/__init__.py", "tiny/data/used.json"} <= set(archive.namelist())
 
 
 def test_an_archive_that_is_there_survives_a_build_that_fails(checkout: Path) -> None:

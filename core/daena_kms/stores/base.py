@@ -111,7 +111,7 @@ class KeyStore(Protocol):
         ...
 
     def disable(self, key: str, version: StoredVersion) -> None:
-        """Make a version unreadable; can be undone. Raises RefusedError if readers get it, or nothing is left to mark."""
+        """Make a version unreadable; can be undone. RefusedError if readers get it, or nothing is left to mark."""
         ...
 
     def enable(self, key: str, version: StoredVersion) -> None:
