@@ -1,7 +1,7 @@
 """What a key asks of AWS: the calls of each thing that is done to it, counted at the wire, and what they cost."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -13,6 +13,7 @@ from daena_kms.stores.aws_layout import KEPT_VERSIONS
 from ..support.aws_world import REGION
 from .aws_peer import PEER, Peer
 from .aws_scene import Account, AwsScene
+from .clouds import Calls, dollars, per_key, text
 from .figures import Figure, Scale, compared
 from .scene import POLICY, names
 
@@ -37,8 +38,6 @@ TICKS_A_YEAR = 24 * 365
 KEPT = 2
 LISTED = 2 * PAGE + PAGE // 2
 
-Calls = Counter[str]
-
 
 def measure(account: Account, scale: Scale) -> tuple[list[Figure], list[str]]:
     """The figures, and the calls of each thing by name."""
@@ -46,7 +45,7 @@ def measure(account: Account, scale: Scale) -> tuple[list[Figure], list[str]]:
     peer = Peer(account, keys)
     with account.counting() as theirs:
         peer.rotate()
-    template = _per_key(theirs, keys)
+    template = per_key(theirs, keys, {LISTING})
     counted = {**_ordinary(account, keys), **_retiring(account, keys)}
     due = counted["rotation"]
     figures = [_figure(name, calls, template, PEER, "<= 9" if calls is due else "") for name, calls in counted.items()]
@@ -55,7 +54,7 @@ def measure(account: Account, scale: Scale) -> tuple[list[Figure], list[str]]:
     figures.append(_figure(f"a tick's listing, {LISTED} keys", pages, pages_needed, f"a page for {PAGE} keys"))
     figures.append(_figure("opening, once a cold start", opened, due, "a rotation of ours"))
     every = {f"{PEER}, in four invocations": template, **counted, "opening": opened}
-    notes = [f"Calls of {name}: {_text(calls)}." for name, calls in every.items()]
+    notes = [f"Calls of {name}: {text(calls)}." for name, calls in every.items()]
     return figures + _prices(due, template), [*notes, f"Prices: {PRICES}."]
 
 
@@ -118,15 +117,7 @@ def _opening(account: Account) -> Calls:
 def _counted(account: Account, keys: list[str], work: Callable[[], object]) -> Calls:
     with account.counting() as seen:
         work()
-    return _per_key(seen, keys)
-
-
-def _per_key(seen: Calls, keys: list[str]) -> Calls:
-    """The calls for each key, which must be the same for all; the listing of them all is counted apart."""
-    calls = {name: count for name, count in seen.items() if name != LISTING}
-    if uneven := [name for name, count in calls.items() if count % len(keys)]:
-        raise SystemExit(f"the same calls for each key expected, got {uneven} of {seen}")
-    return Counter({name: count // len(keys) for name, count in calls.items()})
+    return per_key(seen, keys, {LISTING})
 
 
 def _figure(name: str, ours: Calls, peer: Calls, peer_is: str, aim: str = "") -> Figure:
@@ -137,7 +128,7 @@ def _prices(due: Calls, template: Calls) -> list[Figure]:
     """Of a rotation, and of a key in a year of hourly ticks that list it with 99 others."""
     rotations = 365 / POLICY.rotate_after_days
     listing = TICKS_A_YEAR / PAGE * DOLLARS["secrets-manager"]
-    ours, theirs = _dollars(due), _dollars(template)
+    ours, theirs = dollars(due, DOLLARS), dollars(template, DOLLARS)
     year = f"rotated every {POLICY.rotate_after_days} days"
     unit = "USD/1,000 keys/year"
     return [
@@ -145,16 +136,3 @@ def _prices(due: Calls, template: Calls) -> list[Figure]:
         compared(PRICE, year, [rotations * ours * 1e3], unit, [rotations * theirs * 1e3], PEER),
         compared(PRICE, "hourly listing", [listing * 1e3], unit, [rotations * ours * 1e3], "the rotations"),
     ]
-
-
-def _dollars(calls: Calls) -> float:
-    return sum(count * _price(name) for name, count in calls.items())
-
-
-def _price(call: str) -> float:
-    return DOLLARS.get(call) or DOLLARS[call.partition(".")[0]]
-
-
-def _text(calls: Calls) -> str:
-    parts: Iterable[str] = (f"{count} {name}" if count > 1 else name for name, count in sorted(calls.items()))
-    return ", ".join(parts)

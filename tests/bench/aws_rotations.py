@@ -5,37 +5,14 @@ configuration. What is compared is calls and the client's work: the double answe
 and on the network of a cloud each call takes longer.
 """
 
-import time
-from collections.abc import Callable
-
 from . import aws_calls
 from .aws_peer import PEER, Peer
 from .aws_scene import Account, AwsScene, account
+from .clouds import CONCURRENCY, Side
 from .figures import Figure, Scale, compared
 from .scene import POLICY, names
 
 GROUP = "9. rotations on AWS's double, every key due"
-CONCURRENCY = (1, 4, 16)
-
-
-class Side:
-    """What the rounds of one side measured."""
-
-    def __init__(self, work: Callable[[], object]) -> None:
-        self._work = work
-        self.rates: list[float] = []
-        self.calls: list[float] = []
-        self.processor: list[float] = []
-
-    def take(self, account: Account, keys: int) -> None:
-        """One round: rotations and calls per second, and the client's processor time per rotation in milliseconds."""
-        cpu, started = time.process_time(), time.perf_counter()
-        with account.counting() as seen:
-            self._work()
-        seconds = time.perf_counter() - started
-        self.rates.append(keys / seconds)
-        self.calls.append(seen.total() / seconds)
-        self.processor.append((time.process_time() - cpu) / keys * 1e3)
 
 
 class Rounds:

@@ -1,11 +1,8 @@
-"""One cold start: `python cold_child.py BUNDLE ours|items|boto3` prints what each step took, in milliseconds, as JSON.
+"""One cold start on AWS, told apart by step."""
 
-Run by its path: only the standard library and the bundle can be imported.
-"""
-
-import sys
-import time
 from importlib import import_module
+
+from .cold_steps import Steps, run
 
 REGION = "eu-west-1"
 SERVICES = ("secretsmanager", "kms", "s3", "sts")
@@ -22,20 +19,6 @@ ITEMS = {
 }
 
 
-class Steps:
-    """Clock and processor time of each step since the one before."""
-
-    def __init__(self) -> None:
-        self.taken: dict[str, tuple[float, float]] = {}
-        self._last = (time.perf_counter(), time.process_time())
-
-    def end(self, name: str) -> None:
-        """A step ends here."""
-        now = (time.perf_counter(), time.process_time())
-        self.taken[name] = ((now[0] - self._last[0]) * 1e3, (now[1] - self._last[1]) * 1e3)
-        self._last = now
-
-
 def start_ours(steps: Steps) -> None:
     """As Lambda does: the handler first, then what its first event asks for."""
     import_module("handler")
@@ -48,10 +31,7 @@ def start_ours(steps: Steps) -> None:
 
 def start_items(steps: Steps) -> None:
     """The same, told apart by package."""
-    for name, modules in ITEMS.items():
-        for module in modules:
-            import_module(module)
-        steps.end(name)
+    steps.imported(ITEMS)
     make_clients(steps)
 
 
@@ -76,8 +56,6 @@ def start_boto3(steps: Steps) -> None:
         steps.end(f"client {service}")
 
 
-if __name__ == "__main__":
-    sys.path.append(sys.argv[1])
-    steps = Steps()
-    {"ours": start_ours, "items": start_items, "boto3": start_boto3}[sys.argv[2]](steps)
-    sys.stdout.write(import_module("json").dumps(steps.taken))
+def start(bundle: str, kind: str) -> None:
+    """One start of that kind."""
+    run({"ours": start_ours, "items": start_items, "boto3": start_boto3}, bundle, kind)

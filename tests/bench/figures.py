@@ -29,6 +29,10 @@ class Scale(Struct, frozen=True):
     aws_counted_keys: int = 3
     azure_keys: int = 32
     azure_rounds: int = 5
+    gcp_keys: int = 32
+    gcp_rounds: int = 5
+    gcp_counted_keys: int = 3
+    gcp_window_rounds: int = 2
     cold_rounds: int = 11
 
 
@@ -48,6 +52,10 @@ QUICK = Scale(
     aws_counted_keys=1,
     azure_keys=4,
     azure_rounds=2,
+    gcp_keys=4,
+    gcp_rounds=2,
+    gcp_counted_keys=1,
+    gcp_window_rounds=1,
     cold_rounds=2,
 )
 
