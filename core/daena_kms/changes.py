@@ -32,9 +32,22 @@ def record_of(run: "Run", number: int) -> VersionRecord:
 
 
 def _disable(run: "Run", view: plan.View, record: VersionRecord) -> VersionRecord:
-    run.last_look(view)
-    run.store.disable(run.key, location(record))
+    for version in _lying(run, view, record):
+        run.last_look(view)
+        run.store.disable(run.key, version)
     return replace(record, state=State.DISABLED)
+
+
+def _lying(run: "Run", view: plan.View, record: VersionRecord) -> list[StoredVersion]:
+    """Where a version lies, the copy that was put last first.
+
+    Stores whose versions have marks find copies themselves. Elsewhere a mark or a place may be wrong, and what is taken
+    away is gone: it is what was read, or what the manifest says of the place of something that cannot be read.
+    """
+    if run.store.marked:
+        return [location(record)]
+    seen = run.recognised(view.seen, run.past.history())
+    return [version for version in reversed(seen.versions) if version.number == record.number]
 
 
 def location(record: VersionRecord) -> StoredVersion:
@@ -57,14 +70,21 @@ def apply(run: "Run", claim: Claim, view: plan.View) -> list[VersionRecord]:
         return [_disable(run, view, record)]
     if claim.operation is Operation.ENABLE:
         lifecycle.check_enable(run.key, record)
-        run.last_look(view)
-        run.store.enable(run.key, location(record))
+        lying = _lying(run, view, record)
+        if not lying:
+            raise RefusedError(f"version {record.number} of {run.key} is not in the store", "restore it from a backup")
+        for version in lying:
+            run.last_look(view)
+            run.store.enable(run.key, version)
         return [replace(record, state=State.DECRYPT_ONLY, destroy_at=None)]
     if record.destroy_at is None:
         raise RefusedError(f"the destruction of version {record.number} of {run.key} was cancelled")
     lifecycle.check_destroy(run.key, history.versions, record, run.policy or KeyPolicy(), now)
-    run.last_look(view)
-    pending = run.store.destroy(run.key, location(record))
+    waits = []
+    for version in _lying(run, view, record):
+        run.last_look(view)
+        waits.append(run.store.destroy(run.key, version))
+    pending = max(filter(None, waits), default=None)
     if pending is not None:  # the store waits: it is recorded as destroyed when it is
         return [replace(record, state=State.DISABLED, destroy_at=pending)]
     return [replace(record, state=State.DESTROYED, destroy_at=None)]

@@ -384,11 +384,16 @@ class History:
         self.versions: dict[int, VersionRecord] = {}
         self.claimed: dict[int, str] = {}
         self.requests: set[str] = set()
+        self.placed: dict[str, int] = {}
+        """Version id -> number: where versions were put, also again, since the key was last made."""
         for entry in self.entries:
             self._add(entry)
 
     def _add(self, entry: Entry) -> None:
         self.versions.update((record.number, record) for record in entry.changes)
+        if entry.event is Event.CREATED:
+            self.placed.clear()
+        self.placed.update((record.version_id, record.number) for record in entry.changes if not record.lost)
         if entry.event is Event.DISCARDED:
             self.requests.discard(entry.request)  # it came to nothing: asked again, it is tried again
         elif entry.request:

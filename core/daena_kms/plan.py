@@ -409,12 +409,20 @@ def _restart(work: Work, view: View, claim: Claim, *, fenced: bool) -> Step:
 
 
 def _expired_claim(work: Work, view: View, claim: Claim) -> Step:
+    if work.anew and view.seen.newest is None and claim.operation is not Operation.CREATE:
+        # Ended, it would make the key that is to be made anew. It is given up by the claim that makes it.
+        return _anew(work, view, claim) if view.settled else Look()
     if not claim.operation.makes_version or work.holding == claim.fingerprint:
         return TakeOver()
     lying = (*view.seen.staged, *view.seen.versions)
     if any(_is(version, claim) for version in lying):
         return TakeOver()
     return _burn(view, claim)
+
+
+def _anew(work: Work, view: View, claim: Claim) -> Claiming:
+    number = view.state.highest + 1
+    return Claiming(Operation.CREATE, number, 0, request=work.request, reason=work.reason, burning=claim)
 
 
 def _burn(view: View, claim: Claim) -> Step:

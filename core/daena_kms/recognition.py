@@ -4,7 +4,7 @@ Not every store has a place for our marks on each version, and on some what mark
 are hints: a version is what the manifest's entry says of its place, or what its material proves it to be.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -36,6 +36,7 @@ def recognised(
     if store.marked:
         return seen
     known = _names(state, history)
+    placed = history.placed if history is not None else {}
 
     def told(version: StoredVersion) -> StoredVersion:
         doubted = bool(known) and (history is not None or _same(version, seen.newest))
@@ -43,6 +44,8 @@ def recognised(
             version = replace(version, fingerprint="")  # nobody's, as far as less than this told
         if doubted and not version.fingerprint and not any(_recorded(name, version) for name in known):
             version = replace(version, number=0)
+        if not version.enabled and not version.number:
+            return _placed(version, known, placed)
         return _told(store, key, version, known, fingerprints)
 
     versions = tuple(sorted(map(told, seen.versions), key=lambda version: version.number))
@@ -64,15 +67,19 @@ def _recorded(name: Name, version: StoredVersion) -> bool:
     return isinstance(name, VersionRecord) and version.is_recorded(name)
 
 
+def _placed(version: StoredVersion, known: Sequence[Name], placed: Mapping[str, int]) -> StoredVersion:
+    """Nobody is given it, so its place will do. Otherwise it would not: a key made anew counts from 1 again."""
+    living = [name for name in known if isinstance(name, VersionRecord) and not name.lost]
+    number = placed.get(version.version_id)
+    name = next((name for name in living if _lies(name, version) or name.number == number), None)
+    return replace(version, number=name.number, spec=name.spec) if name else version
+
+
 def _told(
     store: KeyStore, key: str, version: StoredVersion, known: Sequence[Name], fingerprints: Fingerprints
 ) -> StoredVersion:
     if version.number or version.fingerprint:
         return version
-    if not version.enabled:
-        # Nobody is given it, so its place will do. Otherwise it would not: a key made anew counts from 1 again.
-        name = next((name for name in known if _lies(name, version)), None)
-        return replace(version, number=name.number, spec=name.spec) if name else version
     try:
         material = store.read(key, version)
     except (IntegrityError, NotFoundError, RefusedError):  # damaged; or gone, or disabled, since it was seen

@@ -153,14 +153,14 @@ class Run:
         self.head = self._read_head(current=settle or not self._from_inventory)
         seen = self._observe()
         if not settle:
-            return View(self.head.state, self._recognised(seen))
+            return View(self.head.state, self.recognised(seen))
         for _ in range(SETTLE_LIMIT):
             before = self.head
             self.head = self._read_head(current=True)
             if self.head == before:
                 history = self.past.history()
                 known = {number: record.fingerprint for number, record in history.versions.items()}
-                seen = self._recognised(seen, history)
+                seen = self.recognised(seen, history)
                 if self.store.fenced:
                     # Before the first claim of a manifest (its forerunner may be lost), anything may have been live.
                     seen = seen.with_published(known if self.head.state.highest else {v.number for v in seen.staged})
@@ -173,7 +173,8 @@ class Run:
             return EMPTY  # what the store says of a manifest that is lost does not stand in the way of a new one
         return self.journal.head(self.key, self._hint, current=current)
 
-    def _recognised(self, seen: Observed, history: History | None = None) -> Observed:
+    def recognised(self, seen: Observed, history: History | None = None) -> Observed:
+        """What was seen, with the number of each version."""
         return recognised(self.store, self.key, seen, self.fingerprints, self.head.state, history)
 
     def _observe(self, since: Observed | None = None) -> Observed:
@@ -222,6 +223,7 @@ class Run:
             self.notes.append(f"the policy changed since the last claim ({view.state.policy[:12]})")
         self._append(_draft(event, held, view.state, claim=held))
         own = self.work.claimed or step.burning is None or plan.same_work(self.work, step.burning)
+        own = own or (self.work.anew and step.operation is Operation.CREATE)
         self.work = replace(self.work, holding=held.fingerprint, claimed=own)
         claimed = self._with_head(view)
         self._announce(held, claimed)
@@ -250,7 +252,8 @@ class Run:
             reason=step.reason,
         )
         if step.operation is Operation.ADOPT:
-            changes.adoptable(self, self.past.history(), view.seen)
+            history = self.past.history()
+            changes.adoptable(self, history, self.recognised(view.seen, history))
         if not step.operation.makes_version:
             return replace(claim, made_at=self.work.created)
         given, made_at = self._given_material(step, now)
@@ -342,7 +345,7 @@ class Run:
         if self.store.fenced:
             return plan.with_promoted(view, promoted)
         published = replace(view.seen, newest=promoted, versions=(*view.seen.versions, promoted))
-        return replace(view, seen=self._recognised(self._observe(published)))
+        return replace(view, seen=self.recognised(self._observe(published)))
 
     def last_look(self, view: View) -> None:
         """Right before a write that the store cannot fence: the claim must be the head, with time to spare."""

@@ -38,9 +38,9 @@ REQUIRED_PERMISSIONS: Permissions = {
     "promote": (_ADD, _ACCESS, "secretmanager.secrets.create"),
     "discard": ("secretmanager.versions.get", "secretmanager.versions.destroy"),
     "label": (_ACCESS, "secretmanager.secrets.get"),
-    "disable": (*_EVERY, "secretmanager.versions.get", "secretmanager.versions.disable"),
-    "enable": (*_EVERY, "secretmanager.versions.get", "secretmanager.versions.enable"),
-    "destroy": (*_EVERY, "secretmanager.versions.get", "secretmanager.versions.destroy"),
+    "disable": (_ACCESS, "secretmanager.versions.get", "secretmanager.versions.disable"),
+    "enable": ("secretmanager.versions.get", "secretmanager.versions.enable"),
+    "destroy": (_ACCESS, "secretmanager.versions.get", "secretmanager.versions.destroy"),
     "write_anchor": _MARK,
 }
 _TRIES = 3
@@ -263,26 +263,26 @@ class GcpStore:
         return labelled
 
     def disable(self, key: str, version: StoredVersion) -> None:
-        for copy in self._unused_copies(key, version):
-            if not copy.destroyed:  # disabling again also takes it off Secret Manager's schedule
-                self._change(self._name(key), copy.version, self._secrets.disable, _never)
+        number = self._unused(key, version)
+        with contextlib.suppress(RefusedError):  # it is destroyed
+            self._change(self._name(key), number, self._secrets.disable, _never)
 
     def enable(self, key: str, version: StoredVersion) -> None:
-        copies = [copy for copy in self._copies(key, version) if not copy.destroyed]
-        if not copies:
-            raise RefusedError(f"version {version.number} of {key} is destroyed", "restore it from a backup")
-        for copy in copies:
-            self._change(self._name(key), copy.version, self._secrets.enable, _never)
+        self._change(self._name(key), layout.version_of(version.version_id), self._secrets.enable, _never)
 
     def destroy(self, key: str, version: StoredVersion) -> datetime | None:
-        waits = None
-        for copy in self._unused_copies(key, version):
-            if not copy.destroyed:
-                done = self._change(
-                    self._name(key), copy.version, self._secrets.destroy, lambda v: v.destroyed or v.destroys_at
-                )
-                waits = max(filter(None, (waits, done.destroys_at)), default=None)
-        return waits
+        number = self._unused(key, version)
+        done = self._change(
+            self._name(key), number, self._secrets.destroy, lambda shown: shown.destroyed or shown.destroys_at
+        )
+        return done.destroys_at
+
+    def _unused(self, key: str, version: StoredVersion) -> int:
+        """The version of the secret. Raises RefusedError if readers get it."""
+        number = layout.version_of(version.version_id)
+        if self._secrets.probe(self._name(key), number + 1) is None:
+            raise RefusedError(f"version {version.number} of {key} is active", "rotate the key first")
+        return number
 
     def _change(
         self,
@@ -304,21 +304,6 @@ class GcpStore:
             except ConflictError:
                 shown = None
         raise _old_state(f"version {version} of {name}")
-
-    def _copies(self, key: str, version: StoredVersion) -> list[Version]:
-        """Every version of the secret that has that number, as far as is known, and the one that is asked for."""
-        numbers = self._numbers(key)
-        wanted = {number for number, ours in numbers.items() if ours == version.number}
-        wanted.add(layout.version_of(version.version_id))
-        return [each for each in self._every(self._name(key), self._last(key)) if each.version in wanted]
-
-    def _unused_copies(self, key: str, version: StoredVersion) -> list[Version]:
-        """The same. Raises RefusedError if readers get one of them."""
-        copies = self._copies(key, version)
-        last = max((copy.version for copy in copies), default=0)
-        if last and self._secrets.probe(self._name(key), last + 1) is None:
-            raise RefusedError(f"version {version.number} of {key} is active", "rotate the key first")
-        return copies
 
     def write_anchor(self, key: str, anchor: Anchor) -> None:
         """With it: which number each version has, and the label that lists the key."""
