@@ -38,9 +38,9 @@ lint: $(READY)  ## ruff and mypy, strict
 bench: $(READY)  ## figures: a table, and build/bench.json
 	$(BIN)/python -m tests.bench $(ARGS)
 
-faults: $(READY)  ## what takes longer than a minute: the protocol explored in full, every pair of deaths on every store
+faults: $(READY)  ## what takes longer: the protocol explored in full, every rule and every pair of deaths on every store
 	$(BIN)/python -m tests.faults $(ARGS)
-	$(BIN)/python -m pytest -n auto -q --thorough tests/contract
+	$(BIN)/python -m pytest -n auto -q --thorough tests/contract tests/unit
 
 # Tools with an environment of their own: they pin what others need newer.
 # The Azure worker's metadata asks for Python 3.13; its code does not.

@@ -116,7 +116,7 @@ UNUSABLE: dict[str, tuple[Environment, int, int, str, str]] = {
         setting(DAENA_MANIFEST_URL="s3:/manifests"), 2, 2, "is no S3 address", "s3://bucket/folder",
     ),
     "another cloud's address": (
-        setting(DAENA_MANIFEST_URL="gs://bucket/manifests"), 2, 2, "DAENA_MANIFEST_URL", "s3://bucket/folder",
+        setting(DAENA_MANIFEST_URL="oss://bucket/manifests"), 2, 2, "DAENA_MANIFEST_URL", "s3://bucket/folder",
     ),
     "no policy in S3": (
         setting(DAENA_POLICY=f"s3://{BUCKET}/daena-kms.toml"), 2, 2, f"there is no s3://{BUCKET}", "DAENA_POLICY",

@@ -32,6 +32,7 @@ MAY_REVEAL = {
     "stores.aws": "wraps imported material with KMS",
     "stores.azure_calls": "gives the application's secret to Entra ID",
     "stores.azure_layout": "writes it in base64, and back",
+    "stores.gcp_secrets": "sends it as a payload, whose checksum it takes",
     "stores.local": "seals it; reads the KEK or passphrase that a setting brought",
 }
 

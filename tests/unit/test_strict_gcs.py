@@ -434,6 +434,7 @@ def test_each_request_is_noted_with_the_permission_that_it_takes(gcs: StrictGcs,
 def test_credentials_that_are_given_are_shown_wherever_it_goes(
     gcs: StrictGcs, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)  # another test's project may be there
     monkeypatch.setenv(variable, gcs.url)
     with closing(storage.Client(PROJECT, gcs.credential("given"))) as client:
         _names(client.bucket("a-bucket"))
@@ -445,7 +446,8 @@ def test_without_credentials_an_emulators_client_shows_none_and_another_finds_so
 ) -> None:
     machine = GoogleEndpoint(gcs.tokens, "1", "the-machine")
     started(machine)
-    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "STORAGE_EMULATOR_HOST"):
+        monkeypatch.delenv(name, raising=False)
     found = {"CLOUDSDK_CONFIG": str(tmp_path), "GOOGLE_CLOUD_PROJECT": PROJECT, **machine.metadata_environment()}
     for name, value in found.items():
         monkeypatch.setenv(name, value)
