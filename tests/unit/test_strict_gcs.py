@@ -29,6 +29,7 @@ from google.api_core.exceptions import (
     TooManyRequests,
     Unauthorized,
 )
+from google.auth.compute_engine import _metadata
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import InvalidOperation
 from google.cloud import storage
@@ -451,6 +452,7 @@ def test_without_credentials_an_emulators_client_shows_none_and_another_finds_so
     found = {"CLOUDSDK_CONFIG": str(tmp_path), "GOOGLE_CLOUD_PROJECT": PROJECT, **machine.metadata_environment()}
     for name, value in found.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(_metadata, "_GCE_METADATA_HOST", found["GCE_METADATA_HOST"])  # read when it was imported
     with closing(storage.Client(client_options={"api_endpoint": gcs.url})) as client:
         _names(client.bucket("a-bucket"))
     assert [call.principal for call in gcs.server.calls] == ["the-machine"]
