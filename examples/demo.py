@@ -1,11 +1,16 @@
 """What the demos of all clouds share: how they print, what a child may know, and how they end."""
 
 import os
+import shlex
+import subprocess
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
+
+from infra.bundle import ROOT
 
 # What a child may know of this environment: nothing that could lead it to a real account, or to a proxy.
 INHERITED = ("PATH", "HOME", "LANG")
@@ -44,6 +49,29 @@ def environment(wanted: Mapping[str, str]) -> Environment:
     """The environment of a child."""
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     return inherited | {"TMPDIR": tempfile.gettempdir()} | dict(wanted)
+
+
+class Place(Protocol):
+    """Where a demo's programs work: a cloud's account on this machine."""
+
+    @property
+    def settings(self) -> Environment:
+        """The environment that leads a program there."""
+        ...
+
+
+def run(
+    command: Sequence[str | Path], place: Place, stdin: bytes | None = None
+) -> "subprocess.CompletedProcess[bytes]":
+    """A program that works there. Raises DemoError, without what it had printed to stdout, if it fails."""
+    words = [str(word) for word in command]
+    done = subprocess.run(  # noqa: S603  # our own words
+        words, cwd=ROOT, env=environment(place.settings), input=stdin, capture_output=True, check=False
+    )
+    if done.returncode:
+        complaint = done.stderr.decode(errors="replace").strip()
+        raise DemoError(f"`{shlex.join(words)}` ended with status {done.returncode}: {complaint}")
+    return done
 
 
 @contextmanager

@@ -16,7 +16,6 @@ import hmac
 import io
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -38,6 +37,7 @@ from examples.demo import (
     Environment,
     environment,
     interrupt,
+    run,
     say,
     table,
     title,
@@ -159,20 +159,6 @@ def make_account(url: str) -> Account:
     s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
     s3.put_object(Bucket=BUCKET, Key="policy/daena-kms.toml", Body=(ROOT / POLICY).read_bytes())
     return Account(url, key)
-
-
-def run(
-    command: Sequence[str | Path], account: Account, stdin: bytes | None = None
-) -> "subprocess.CompletedProcess[bytes]":
-    """A program that works with the account. Raises DemoError, without what it had printed to stdout, if it fails."""
-    words = [str(word) for word in command]
-    done = subprocess.run(  # noqa: S603  # our own words
-        words, cwd=ROOT, env=environment(account.settings), input=stdin, capture_output=True, check=False
-    )
-    if done.returncode:
-        complaint = done.stderr.decode(errors="replace").strip()
-        raise DemoError(f"`{shlex.join(words)}` ended with status {done.returncode}: {complaint}")
-    return done
 
 
 def import_old_keys(account: Account) -> None:

@@ -15,7 +15,6 @@ import base64
 import hmac
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from examples.demo import (
     Environment,
     environment,
     interrupt,
+    run,
     say,
     table,
     title,
@@ -133,16 +133,6 @@ def nobody_else(account: Account) -> Iterator[None]:
         for name in account.identity:
             del os.environ[name]
         os.environ |= taken
-
-
-def run(command: Sequence[str | Path], account: Account) -> "subprocess.CompletedProcess[bytes]":
-    """A program that works with the account. Raises DemoError, without what it had printed to stdout, if it fails."""
-    words = [str(word) for word in command]
-    done = subprocess.run(words, cwd=ROOT, env=environment(account.settings), capture_output=True, check=False)  # noqa: S603
-    if done.returncode:
-        complaint = done.stderr.decode(errors="replace").strip()
-        raise DemoError(f"`{shlex.join(words)}` ended with status {done.returncode}: {complaint}")
-    return done
 
 
 # --- the function

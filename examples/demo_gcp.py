@@ -33,6 +33,7 @@ from examples.demo import (
     Environment,
     environment,
     interrupt,
+    run,
     say,
     table,
     title,
@@ -143,16 +144,6 @@ def nobody_else(project: Project) -> Iterator[None]:
         for name in project.told:
             del os.environ[name]
         os.environ |= taken
-
-
-def run(command: Sequence[str | Path], project: Project) -> "subprocess.CompletedProcess[bytes]":
-    """A program that works with the project. Raises DemoError, without what it had printed to stdout, if it fails."""
-    words = [str(word) for word in command]
-    done = subprocess.run(words, cwd=ROOT, env=environment(project.settings), capture_output=True, check=False)  # noqa: S603
-    if done.returncode:
-        complaint = done.stderr.decode(errors="replace").strip()
-        raise DemoError(f"`{shlex.join(words)}` ended with status {done.returncode}: {complaint}")
-    return done
 
 
 # --- the function

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from examples import demo_aws
+from examples.demo import run
 
 from tests.cli.sandbox import leaked
 
@@ -116,7 +117,7 @@ def test_without_the_aws_cli_it_reads_with_boto3(demo: Demo) -> None:
     for stage, number in (("AWSCURRENT", 2), ("v1", 1)):
         material = demo_aws.open_with_boto3(demo.account, stage, number)
         ours = ["get", demo_aws.KEY, "--version", str(number), "--reveal", "--encoding", "raw"]
-        assert material == demo_aws.run([demo_aws.COMMAND, *ours], demo.account).stdout
+        assert material == run([demo_aws.COMMAND, *ours], demo.account).stdout
 
 
 def test_an_aws_cli_that_does_not_run_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
