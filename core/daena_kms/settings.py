@@ -84,6 +84,10 @@ def _locations(text: str) -> tuple[str, ...]:
     return names
 
 
+def _recipients(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (name.strip() for name in text.split(","))))
+
+
 def _endpoint(text: str) -> str:
     if text and not _ENDPOINT.fullmatch(text):
         raise ConfigurationError("a host such as secretmanager.googleapis.com expected, without https://")
@@ -209,6 +213,20 @@ SETTINGS: tuple[Setting, ...] = (
         "Local store: derive the key-encryption key from this (scrypt). Empty: a key file.",
     ),
     Setting(
+        "DAENA_BACKUP_RECIPIENTS",
+        "backup_recipients",
+        _recipients,
+        "",
+        "Who can open backups: age recipients (`age1…`) or ssh public keys, with commas between.",
+    ),
+    Setting(
+        "DAENA_BACKUP_PASSPHRASE",
+        "backup_passphrase",
+        _secret,
+        "",
+        "Seal and open backups with this, where no recipient is named.",
+    ),
+    Setting(
         "DAENA_TICK_MINUTES",
         "tick",
         _minutes(1, 45 * 24 * 60),
@@ -269,6 +287,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     gcp_endpoint: str
     local_kek: KeyMaterial | None
     local_passphrase: KeyMaterial | None
+    backup_recipients: tuple[str, ...]
+    backup_passphrase: KeyMaterial | None
     tick: timedelta
     slack: timedelta
     lease: timedelta
