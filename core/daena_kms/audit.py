@@ -178,6 +178,6 @@ def _warnings(chain: Chain, seen: Observed, now: datetime) -> Iterable[str]:
     yield from seen.notes
     if state.claim is not None:
         late = "has ended" if state.claim.lease_until <= now else f"ends {state.claim.lease_until:%Y-%m-%d %H:%M} UTC"
-        yield f"{state.claim.operation} of version {state.claim.number} is open; its lease {late}"
+        yield f"{state.claim.work} is open; its lease {late}"
     elif seen.staged:
         yield f"{len(seen.staged)} staged copies that no run needs: the next rotation takes them away"

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from . import lifecycle, plan
-from .errors import ConfigurationError, ConflictError, IntegrityError, NotFoundError, RefusedError
+from . import intake, lifecycle, plan
+from .errors import DAMAGED_HINT, ConfigurationError, ConflictError, IntegrityError, NotFoundError, RefusedError
+from .holdings import location
 from .journal import Journal, junk_after
 from .manifest import Draft, Event, Head, History
 from .material import KeyMaterial
@@ -50,20 +51,12 @@ def _lying(run: "Run", view: plan.View, record: VersionRecord) -> list[StoredVer
     return [version for version in reversed(seen.versions) if version.number == record.number]
 
 
-def location(record: VersionRecord) -> StoredVersion:
-    """Where a recorded version lies in its store."""
-    return StoredVersion(record.number, record.version_id, record.fingerprint, spec=record.spec)
-
-
 def apply(run: "Run", claim: Claim, view: plan.View) -> list[VersionRecord]:
     """Carry out the change that `claim` announced; returns the new records. Raises RefusedError if it may not be."""
     history = run.past.history()
     now = run.tools.clock()
-    if claim.operation is Operation.ADOPT:
-        return _adopt(run, history, view, claim)
-    if claim.operation is Operation.RETIRE:
-        retirable = lifecycle.retirable(history.versions.values(), run.policy or KeyPolicy(), now)
-        return [_disable(run, view, record) for record in retirable]
+    if claim.operation in _WHOLE_KEY:
+        return _WHOLE_KEY[claim.operation](run, claim, view)
     record = lifecycle.version_of(run.key, history.versions, claim.number)
     if claim.operation is Operation.DISABLE:
         lifecycle.check_disable(run.key, record)
@@ -72,7 +65,7 @@ def apply(run: "Run", claim: Claim, view: plan.View) -> list[VersionRecord]:
         lifecycle.check_enable(run.key, record)
         lying = _lying(run, view, record)
         if not lying:
-            raise RefusedError(f"version {record.number} of {run.key} is not in the store", "restore it from a backup")
+            raise RefusedError(f"version {record.number} of {run.key} is not in the store", DAMAGED_HINT)
         for version in lying:
             run.last_look(view)
             run.store.enable(run.key, version)
@@ -204,9 +197,15 @@ def _found(run: "Run", version: StoredVersion, history: History) -> Found:
     return Found(version, known, material)
 
 
-def _adopt(run: "Run", history: History, view: plan.View, claim: Claim) -> list[VersionRecord]:
+def _retire(run: "Run", _: Claim, view: plan.View) -> list[VersionRecord]:
+    versions = run.past.history().versions.values()
+    retirable = lifecycle.retirable(versions, run.policy or KeyPolicy(), run.tools.clock())
+    return [_disable(run, view, record) for record in retirable]
+
+
+def _adopt(run: "Run", claim: Claim, view: plan.View) -> list[VersionRecord]:
     """Records for everything the store holds and the manifest does not know; what readers get becomes active."""
-    seen = view.seen
+    history, seen = run.past.history(), view.seen
     now, current = run.tools.clock(), seen.newest.version_id if seen.newest else ""
     every = adoptable(run, history, seen)
     newest = next(found.version.number for found in every if found.version.version_id == current)
@@ -280,6 +279,14 @@ def _restated(record: VersionRecord, newest: int, now: datetime) -> VersionRecor
     return record
 
 
+_WHOLE_KEY: dict[Operation, Callable[["Run", Claim, plan.View], list[VersionRecord]]] = {
+    Operation.ADOPT: _adopt,
+    Operation.RETIRE: _retire,
+    Operation.RESTORE: intake.take_in,
+    Operation.MIGRATE: intake.carry_out,
+}
+
+
 class Marks:
     """Changes that are records only: one conditional append each, with or without an open claim."""
 
@@ -314,6 +321,47 @@ class Marks:
     def resume(self, key: str, reason: str) -> None:
         """End a pause; also lets a key that waits for a person be tried again."""
         self._append(key, lambda head, _: _about(Event.RESUMED, None, head, reason=reason))
+
+    def stay(self, key: str, now: datetime, reason: str, left: Claim | None) -> None:
+        """Give up the open claim of a migration (`left`, as it was seen) whose run has died.
+
+        RefusedError if there is none, if it lives, or if another run has gone on with it since.
+        """
+
+        def draft(head: Head, _: History) -> Draft:
+            claim = head.state.claim
+            if claim is None or claim.operation is not Operation.MIGRATE:
+                raise RefusedError(f"no migration of {key} was left half done", "see `status`")
+            if claim != left:
+                raise RefusedError(f"a migration of {key} went on meanwhile", "look again")
+            if claim.lease_until > now:
+                raise RefusedError(
+                    f"a migration of {key} is in progress",
+                    f"its claim ends {claim.lease_until:%H:%M} UTC at the latest",
+                )
+            return _about(Event.DISCARDED, None, head, reason=reason or "the migration was called off")
+
+        self._append(key, draft)
+
+    def hold_up(self, key: str, now: datetime, reason: str) -> bool:
+        """See that a run that brings a key here looks around before it records anything; False if there is none.
+
+        What it has brought can be gone on with, as if it had died.
+        """
+
+        def draft(head: Head, _: History) -> Draft:
+            claim = head.state.claim
+            if claim is None or claim.operation is not Operation.RESTORE:
+                raise NotFoundError(f"nobody brings {key} here")
+            return replace(
+                _about(Event.CHANGE_RESUMED, None, head, reason=reason), claim=replace(claim, lease_until=now)
+            )
+
+        try:
+            self._append(key, draft)
+        except NotFoundError:
+            return False
+        return True
 
     def schedule_destroy(self, key: str, number: int, policy: KeyPolicy, now: datetime, reason: str) -> datetime:
         """Ask for a version's destruction; a tick carries it out once it has waited. Returns when."""
@@ -404,8 +452,8 @@ class Marks:
                 continue
             claim = head.state.claim
             attention = claim.lease_until if claim else head.state.attention_at
-            anchor = self._journal.anchor(key, head, attention_at=attention)
-            self._store.write_anchor(key, anchor)
+            if seen.exists:
+                self._store.write_anchor(key, self._journal.anchor(key, head, attention_at=attention))
             return head
         raise ConflictError(f"the manifest of {key} keeps growing", "run it again")
 

@@ -6,6 +6,7 @@ import base64
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,11 +14,15 @@ import msgspec
 
 from . import documents
 from .audit import KeyAudit
+from .backup import Collected
+from .cost import Bill, Estimate
 from .errors import KmsError
 from .fleet import Report
 from .manifest import STARTED, Entry
 from .model import Outcome, Status
+from .schedules import Advice, Gap, KeyAdvice, span
 from .service import Fetched, KeyStatus
+from .stores.probe import Check
 from .trust import Initialised
 
 _COLOURS = {
@@ -126,6 +131,7 @@ def _standing(key: KeyStatus) -> str:
         key.problem,
         "overdue" if key.overdue else "",
         "paused" if key.paused else "",
+        f"moved to {key.moved}" if key.moved else "",
         f"in progress: {key.in_progress}" if key.in_progress else "",
         "" if key.limit_days else "no policy",
     ]
@@ -212,6 +218,105 @@ def audits(found: Sequence[KeyAudit], *, as_json: bool) -> None:
     print(f"{len(found)} keys, {problems} problems")
 
 
+def backup(done: Collected, written: documents.Written, *, as_json: bool) -> None:
+    """A backup that was written: a line per key, then the file, its digest, and what opens it."""
+    if as_json:
+        document(documents.backup(done, written))
+        return
+    outcomes(done.outcomes)
+    count = written.recipients
+    opens = f"for {count} recipient{'s' * (count != 1)}" if count else "under a passphrase"
+    print(f"{len(done.backup.keys)} keys in the backup, {len(done.backup.failed)} missing")
+    print(_plain(f"file: {written.file}"))
+    print(f"sha256: {written.sha256}")
+    print(f"sealed {opens}, {written.bytes} bytes, read back; `restore --drill` proves that it opens")
+
+
+def checks(found: Sequence[Check], *, as_json: bool) -> None:
+    """What `doctor` found, a line per check, and under it what to do where that is not as it should be."""
+    if as_json:
+        document(documents.checks(found))
+        return
+    table(
+        ("check", "standing", "what was found"),
+        [(c.name, c.standing.value, c.message) for c in found],
+        _standing_colour,
+    )
+    for check in found:
+        if check.hint:
+            print(_plain(f"  {check.name}: hint: {check.hint}"))
+    counted = Counter(check.standing.value for check in found)
+    print(", ".join(f"{count} {standing}" for standing, count in counted.items()))
+
+
+def _standing_colour(row: Row) -> str:
+    return {"ok": "green", "failed": "red", "warning": "yellow"}.get(row[1], "")
+
+
+def cost(done: Estimate, *, as_json: bool) -> None:
+    """What a policy costs in each store: a line per store, and beneath what was reckoned with and what was not."""
+    if as_json:
+        document(documents.cost(done))
+        return
+    asked = done.asked
+    years = f"{asked.years} year{'s' * (asked.years != 1)}"
+    header = ("store", "kept", "ticks", "rotations", "manifests", "KMS", "readers", "a month", f"after {years}")
+    table(header, [(s.provider, *_dollars(s.first), _dollar(s.later.total())) for s in done.stores])
+    minutes = int(asked.interval.total_seconds()) // 60
+    print(
+        f"US dollars a month: kept, ticks, rotations, manifests, KMS, readers, in all; in all after {years}\n"
+        f"an estimate; prices as of {done.checked}; {len(asked.keys)} keys, a tick every {minutes} minutes, "
+        f"each key read {asked.reads} times a month"
+    )
+    if done.quoted:
+        print(f"prices that only third parties confirm: {', '.join(done.quoted)}")
+    for what in done.excluded:
+        print(f"  not in it: {what}")
+
+
+def _dollars(bill: Bill) -> list[str]:
+    parts = (bill.storage, bill.ticks, bill.rotations, bill.manifests, bill.kms, bill.readers, bill.total())
+    return [_dollar(part) for part in parts]
+
+
+def _dollar(value: float) -> str:
+    return "<0.01" if 0 < value < 0.01 else f"{value:.2f}"
+
+
+def schedule(told: Advice, *, as_json: bool) -> None:
+    """How far apart a schedule's ticks are, a line per key with how old it gets, and what to be warned of."""
+    if as_json:
+        document(documents.schedule(told))
+        return
+    shown = told.schedule
+    if shown.translated:
+        print(_plain(f"read as: {shown.translated}  ({shown.dialect}; seconds first, Sunday is 0)"))
+    print(f"next: {', '.join(f'{tick:%Y-%m-%d %H:%M}' for tick in told.next)}")
+    if told.gaps:
+        print(f"longest gap: {_gap(told.gaps.longest, dated=not shown.every)}")
+        print(f"shortest gap: {_gap(told.gaps.shortest, dated=not shown.every)}")
+    table(
+        ("key", "limit", "rotated at each tick", "by age, set right", "by age, as set"), [_ages(k) for k in told.keys]
+    )
+    for text in told.warnings:
+        print(_plain(f"  warning: {text}"))
+    for text in told.notes:
+        print(f"  note: {text}")
+
+
+def _gap(gap: Gap, *, dated: bool) -> str:
+    dates = f", from {gap.start:%Y-%m-%d %H:%M} to {gap.end:%Y-%m-%d %H:%M}" if dated else ""
+    return span(gap.length) + dates
+
+
+def _ages(key: KeyAdvice) -> Row:
+    """The oldest that a key gets in each of three ways."""
+    by_age = f"{key.by_age_days:g} days" if key.by_age_days is not None else "cannot be"
+    as_set = f"{key.as_set_days:g} days" if key.as_set_days is not None else "never rotated"
+    each = span(key.calendar.length) if key.calendar else "never rotated"
+    return (key.key, f"{key.limit_days} days", each, by_age, as_set)
+
+
 def table(header: Row, rows: Sequence[Row], colour: Callable[[Row], str] = lambda _: "") -> None:
     """A table on a terminal; aligned plain lines elsewhere."""
     rows = [[_plain(cell) for cell in row] for row in rows]
@@ -259,7 +364,8 @@ class _Fields(logging.Formatter):
     _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = (f"{name}={value}" for name, value in vars(record).items() if name not in self._KNOWN)
+        # A list: the base class puts fields of its own into the record while it formats.
+        fields = [f"{name}={value}" for name, value in vars(record).items() if name not in self._KNOWN]
         return " ".join([super().format(record), *fields])
 
 

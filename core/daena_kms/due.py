@@ -13,7 +13,7 @@ class Verdict(Struct, frozen=True):
     """What a tick does about one key, decided from the store's listing alone."""
 
     status: Status
-    """DUE (look at it and act), NOT_DUE, WAITING (for its window), PAUSED, UNMANAGED or FAILED (for a person)."""
+    """DUE (look and act), NOT_DUE, WAITING (for its window), PAUSED, MOVED, UNMANAGED or FAILED (for a person)."""
     reason: str
     next_at: datetime | None = None
     hint: str = ""
@@ -78,6 +78,8 @@ def assess(row: InventoryRow | None, key: str, policy: KeyPolicy | None, now: da
         return Verdict(Status.DUE, "the store and the manifest have to be compared")
     if _needs_attention(anchor, now):
         return Verdict(Status.DUE, "something was left open or scheduled")
+    if anchor.moved:
+        return Verdict(Status.MOVED, "it goes on in another store: `history` says where")
     verdict = _by_age(key, policy, anchor, anchor.active_since, now, tick)
     if row.disabled and verdict.status is not Status.DUE:  # a rotation gives readers a version again
         reason = f"version {row.newest} is active, but somebody disabled it in the store: readers get nothing"

@@ -5,6 +5,8 @@ The children are told apart because what a caller may do differs: a `ThrottledEr
 may be tried again later, a `ConflictError` means look again, the rest wait for a person.
 """
 
+DAMAGED_HINT = "a backup has it: docs/backup-format.md says how to get one version out; `restore` brings the whole key"
+
 
 class KmsError(Exception):
     """Something failed. `message` says what, `hint` says what to do."""

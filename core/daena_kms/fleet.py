@@ -134,7 +134,7 @@ class Fleet:
 
     def _report(self, planned: Sequence[Planned], tried: Mapping[str, Tried], now: datetime) -> Report:
         done = tuple(tried[item.key].outcome for item in planned)
-        old = [i for i in planned if tried[i.key].outcome.status not in (Status.CREATED, Status.ROTATED)]
+        old = [i for i in planned if tried[i.key].outcome.status not in (Status.CREATED, Status.ROTATED, Status.MOVED)]
         since = {i.key: at for i in old if i.policy and (at := tried[i.key].active_since)}
         overdue = [i.key for i in old if i.policy and i.key in since and due.overdue(i.policy, since[i.key], now)]
         oldest = max((now - active_since for active_since in since.values()), default=timedelta(0))
@@ -143,7 +143,8 @@ class Fleet:
 
     def _planned(self, key: str, row: InventoryRow | None, order: Order, now: datetime) -> Planned:
         policy = self.policy.keys.get(key)
-        anchor = row.anchor if row else None
+        ours = row is not None and row.ledger in ("", self.tools.journal.ledger.address)
+        anchor = row.anchor if row is not None and ours else None  # a head of another manifest says nothing of ours
         if row is None or self._trustworthy(row):
             verdict = due.assess(row, key, policy, now, self.tick)
         else:
@@ -192,19 +193,25 @@ def rotate_one(tools: Tools, item: Planned, order: Order, now: datetime, tick: T
             run = Run(tools, _work(tools, there, order, now, tick), item.policy, past=run.past)
             run.notes = notes
             outcome = run.execute()
-        outcome = replace(outcome, why=item.verdict.reason)
+        stuck = outcome.status is Status.FAILED and _stuck(tools, item, run)
+        outcome = replace(outcome, why=item.verdict.reason, stuck=stuck)
         attention = run.head.state.attention_at
         if attention is not None and attention <= tools.clock() and outcome.status is not Status.IN_PROGRESS:
             outcome = _housekeeping(tools, item, outcome, run)
-    except KmsError as problem:
-        log.warning("key failed", extra={"key": item.key, "problem": problem.message})
-        outcome = replace(_failed(item, problem.message, problem.hint), stuck=_stuck(tools, item, run))
-    except Exception as bug:  # noqa: BLE001  # one bad key never stops the others, not even by a bug of ours
-        # The text of an unknown error might hold anything, so only its kind is told.
-        log.error("key failed", extra={"key": item.key, "problem": type(bug).__name__})  # noqa: TRY400  # see above
-        hint = "this is a bug of ours: please report it"
-        outcome = _failed(item, f"unexpected {type(bug).__name__}", hint)
+    except Exception as problem:  # noqa: BLE001  # one bad key never stops the others, not even by a bug of ours
+        stuck = isinstance(problem, KmsError) and _stuck(tools, item, run)
+        outcome = replace(failed(item.key, problem), why=item.verdict.reason, number=item.number, stuck=stuck)
     return Tried(outcome, _since(item, run))
+
+
+def failed(key: str, problem: Exception) -> Outcome:
+    """The outcome of a key whose work ended in an error. Of an unknown one only the kind is told: it may say all."""
+    known = isinstance(problem, KmsError)
+    what = problem.message if isinstance(problem, KmsError) else type(problem).__name__
+    log.log(logging.WARNING if known else logging.ERROR, "key failed", extra={"key": key, "problem": what})
+    if isinstance(problem, KmsError):
+        return Outcome(key, Status.FAILED, problem.message, hint=problem.hint)
+    return Outcome(key, Status.FAILED, f"unexpected {what}", hint="this is a bug of ours: please report it")
 
 
 def _since(item: Planned, run: Run | None = None) -> datetime | None:
@@ -296,6 +303,7 @@ _UNTOUCHED = {
     Status.NOT_DUE: "not due",
     Status.WAITING: "waits for its window",
     Status.PAUSED: "not rotated",
+    Status.MOVED: "not rotated here",
     Status.UNMANAGED: "not rotated",
 }
 

@@ -91,7 +91,8 @@ class Journal:
             number=state.active.number if state.active else 0,
             active_since=state.active.active_since if state.active else None,
             attention_at=attention_at,
-            paused=state.paused,
+            paused=state.paused and not state.moved,
+            moved=bool(state.moved),
         )
         return replace(anchor, mac=self.keyring.fingerprints.seal(key, unsealed(anchor)))
 

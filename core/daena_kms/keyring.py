@@ -110,7 +110,7 @@ class Fingerprints:
         if not head.isdigit() or int(head) not in self._secrets:
             raise IntegrityError(
                 f"fingerprint {fingerprint[:12]!r} of {key} was made with a fingerprint key we do not hold",
-                "restore the reserved key from a backup, or run `verify`",
+                "`restore` puts the reserved key back from a backup; see `verify`",
             )
         if not hmac.compare_digest(self.of(key, material, int(head)), fingerprint):
             raise IntegrityError(f"the material of {key} is not the one that its fingerprint names")

@@ -135,20 +135,11 @@ class FolderLedger:
         return f"{self._root}/{key}/{object_name(sequence)}"
 
     def _create(self, target: str, data: bytes) -> None:
-        folder = target.rpartition("/")[0]
-        temporary = f"{folder}/.{uuid.uuid4().hex}.tmp"
         try:
-            descriptor = os.open(temporary, _NEW, 0o644)
+            create_file(target, data)
         except FileNotFoundError:
-            self._make_folder(Path(folder))
-            descriptor = os.open(temporary, _NEW, 0o644)
-        try:
-            _write(descriptor, data)
-            os.link(temporary, target)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)  # noqa: PTH108  # as above
-        sync_folder(folder)
+            self._make_folder(Path(target.rpartition("/")[0]))
+            create_file(target, data)
 
     def _make_folder(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,6 +147,23 @@ class FolderLedger:
             sync_folder(made.parent)
             if made == self._folder:
                 break
+
+
+def create_file(target: str, data: bytes, mode: int = 0o644) -> None:
+    """Write a file that is not there yet, whole and durably, or not at all. Raises FileExistsError if it is there.
+
+    It is written and flushed beside its place under a name of its own, then linked, which fails if the place is taken.
+    """
+    folder = target.rpartition("/")[0]
+    temporary = f"{folder}/.{uuid.uuid4().hex}.tmp"
+    descriptor = os.open(temporary, _NEW, mode)
+    try:
+        _write(descriptor, data)
+        os.link(temporary, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)  # noqa: PTH108  # plain strings here: see `FolderLedger._path`
+    sync_folder(folder)
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from .errors import ConfigurationError, IntegrityError
 from .keyring import Signer, Trust
-from .model import Burnt, Claim, KeyState, Operation, State, Time, VersionRecord
+from .model import Burnt, Claim, KeyState, Link, Operation, State, Time, VersionRecord
 
 FORMAT: Literal["daena-kms/1"] = "daena-kms/1"
 SIGNATURE_CONTEXT = b"daena-kms/entry/1\0"
@@ -54,6 +54,8 @@ class Event(StrEnum):
     PAUSED = "paused"
     RESUMED = "resumed"
     REPAIRED = "repaired"
+    RESTORED = "restored"
+    MOVED_TO = "moved-to"
 
 
 STARTED = {Event.ROTATION_STARTED, Event.CHANGE_STARTED}
@@ -69,12 +71,17 @@ ENDING = {
     Operation.DISABLE: Event.DISABLED,
     Operation.ENABLE: Event.ENABLED,
     Operation.DESTROY: Event.DESTROYED,
+    Operation.RESTORE: Event.RESTORED,
+    Operation.MIGRATE: Event.MOVED_TO,
 }
-# Where the store itself waits before it destroys, that is how a destruction ends at first.
-_ALSO_ENDING = {Operation.DESTROY: Event.DESTROY_PENDING}
+_ALSO_ENDING = {
+    Operation.DESTROY: Event.DESTROY_PENDING,  # where the store itself waits before it destroys, at first
+    Operation.RESTORE: Event.IMPORTED,  # what is brought comes from another store, not from a backup
+}
 _ENDS_CLAIM = {*ENDING.values(), *_ALSO_ENDING.values(), Event.DISCARDED}
 _NEEDS_CLAIM = _ENDS_CLAIM - {Event.ADOPTED}  # what a late writer published is adopted with no claim open
 _TRUST_EVENTS = {Event.INITIALISED, Event.RENEWED}
+_LINKS = {Event.RESTORED, Event.IMPORTED, Event.MOVED_TO}
 _NAMES_JUNK = {Event.REPAIRED, Event.RENEWED}
 
 
@@ -122,6 +129,10 @@ class Entry(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True)
     """The new record of every version that this entry changes."""
     trust: TrustRecord | None = None
     junk: tuple[Junk, ...] = ()
+    origin: Link | None = None
+    """RESTORED, IMPORTED: where the key's history was before."""
+    destination: Link | None = None
+    """MOVED_TO: where the key's history goes on."""
     signature: str = ""
 
 
@@ -144,6 +155,8 @@ class Draft(Struct, frozen=True):
     attention_at: datetime | None = None
     trust: TrustRecord | None = None
     junk: tuple[Junk, ...] = ()
+    origin: Link | None = None
+    destination: Link | None = None
 
 
 class Head(Struct, frozen=True):
@@ -202,6 +215,8 @@ def seal(head: Head, draft: Draft, *, key: str, now: datetime, actor: str, trigg
         changes=draft.changes,
         trust=draft.trust,
         junk=draft.junk,
+        origin=draft.origin,
+        destination=draft.destination,
     )
     try:
         signature = signer.sign(SIGNATURE_CONTEXT + canonical(unsigned))
@@ -260,6 +275,8 @@ def follow(head: Head, entry: Entry, stored: bytes, trust: Trust) -> Head:
         raise IntegrityError("signed with an older key than the entry before it")
     if (entry.trust is not None) != (entry.event in _TRUST_EVENTS):
         raise IntegrityError(f"a {entry.event} entry cannot carry what this one carries")
+    if entry.event not in _LINKS and (entry.origin is not None or entry.destination is not None):
+        raise IntegrityError(f"a {entry.event} entry cannot link to another ledger")
     if advance(head.state, as_draft(entry)) != entry.state:
         raise IntegrityError("the state it states does not follow from the entries before it")
     return Head(entry, entry_hash(stored), entry.sequence + 1)
@@ -276,6 +293,8 @@ def as_draft(entry: Entry) -> Draft:
         claim=state.claim if entry.event in STARTED | RESUMED else None,
         retry_at=state.retry_at,
         attention_at=state.attention_at,
+        origin=entry.origin,
+        destination=entry.destination,
     )
 
 
@@ -293,7 +312,9 @@ def advance(before: KeyState, draft: Draft) -> KeyState:
         failures = before.failures + _making(before)
         return replace(_burn(state), claim=None, failures=failures, retry_at=draft.retry_at)
     if draft.event in _ENDS_CLAIM:
-        _check_ending(before, draft.event)
+        _check_ending(before, draft)
+        if before.claim is not None and before.claim.operation.carries:
+            return replace(_carried(state, before.claim, draft), claim=None)
         made = _making(before)
         return replace(
             state, claim=None, failures=0 if made else before.failures, retry_at=None if made else before.retry_at
@@ -305,12 +326,24 @@ def advance(before: KeyState, draft: Draft) -> KeyState:
     return state
 
 
-def _check_ending(before: KeyState, event: Event) -> None:
-    if before.claim is None:
+def _check_ending(before: KeyState, draft: Draft) -> None:
+    claim = before.claim
+    if claim is None:
         return
-    operation = before.claim.operation
-    if event not in (ENDING[operation], _ALSO_ENDING.get(operation)):
-        raise IntegrityError(f"{event} does not end a {operation}")
+    if draft.event not in (ENDING[claim.operation], _ALSO_ENDING.get(claim.operation)):
+        raise IntegrityError(f"{draft.event} does not end a {claim.operation}")
+    gone = (draft.destination.ledger, draft.destination.public_key) if draft.destination is not None else ("", "")
+    if draft.origin != claim.origin or gone != (claim.destination, claim.destination_key):
+        raise IntegrityError(f"the {draft.event} entry links to another place than its claim")
+
+
+def _carried(state: KeyState, claim: Claim, draft: Draft) -> KeyState:
+    """The state after a key has come from elsewhere, or has gone there."""
+    if draft.destination is not None:
+        return replace(state, moved=draft.destination.ledger)
+    earlier = [v for v in draft.changes if v.deactivated_at is not None and v.state is not State.ACTIVE]
+    previous = max(earlier, key=lambda v: (v.deactivated_at, v.number), default=None)
+    return replace(state, previous=previous, paused=claim.paused, moved="", failures=0, retry_at=None)
 
 
 def _making(state: KeyState) -> bool:
@@ -322,7 +355,8 @@ def _started(state: KeyState, claim: Claim | None) -> KeyState:
         raise IntegrityError("a claim that claims nothing")
     if claim.operation.makes_version and claim.number <= state.highest:
         raise IntegrityError(f"number {claim.number} was given out before")
-    fresh_start = claim.operation is Operation.CREATE and state.active is not None
+    anew = claim.operation is Operation.CREATE or (claim.operation is Operation.RESTORE and not state.moved)
+    fresh_start = anew and state.active is not None
     burnt = _burn(state)
     return replace(
         burnt,
@@ -386,12 +420,14 @@ class History:
         self.requests: set[str] = set()
         self.placed: dict[str, int] = {}
         """Version id -> number: where versions were put, also again, since the key was last made."""
+        self._incarnation = 1
         for entry in self.entries:
             self._add(entry)
 
     def _add(self, entry: Entry) -> None:
         self.versions.update((record.number, record) for record in entry.changes)
-        if entry.event is Event.CREATED:
+        if entry.state.incarnation != self._incarnation:  # what lay in the store is gone: it is made anew
+            self._incarnation = entry.state.incarnation
             self.placed.clear()
         self.placed.update((record.version_id, record.number) for record in entry.changes if not record.lost)
         if entry.event is Event.DISCARDED:
@@ -401,6 +437,8 @@ class History:
         claim = entry.state.claim
         if entry.event in STARTED and claim is not None and claim.operation.makes_version:
             self.claimed[claim.number] = claim.fingerprint
+        if entry.event in STARTED and claim is not None:
+            self.claimed.update((named.number, named.fingerprint) for named in claim.brings)
 
     def with_changes(self, changes: Iterable[VersionRecord]) -> dict[int, VersionRecord]:
         """The versions as they will be once `changes` are recorded."""

@@ -42,11 +42,18 @@ class Operation(StrEnum):
     DISABLE = "disable"
     ENABLE = "enable"
     DESTROY = "destroy"
+    RESTORE = "restore"
+    MIGRATE = "migrate"
 
     @property
     def makes_version(self) -> bool:
         """True if the operation ends with a new active version."""
         return self in (Operation.CREATE, Operation.ROTATE, Operation.ROLLBACK, Operation.IMPORT)
+
+    @property
+    def carries(self) -> bool:
+        """True if only somebody who holds the versions can bring it to its end."""
+        return self in (Operation.RESTORE, Operation.MIGRATE)
 
 
 class KeySpec(Struct, frozen=True):
@@ -101,6 +108,29 @@ class VersionRecord(Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     """For a rollback: the number whose material this is a copy of."""
 
 
+class Burnt(Struct, frozen=True, forbid_unknown_fields=True):
+    """A claimed number that never became active. A late writer may still publish it: then it is adopted."""
+
+    number: int
+    fingerprint: str
+    spec: str
+    made_at: Time
+
+
+class Link(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A place in another ledger: where a key's history was before, or goes on."""
+
+    ledger: str
+    """Address of the other ledger."""
+    public_key: str
+    """The first public key of that ledger, in hexadecimal: with it an auditor verifies that history."""
+    sequence: int
+    hash: str
+    """Of that entry, as stored."""
+    backup: str = ""
+    """SHA-256 of the backup that it was read from; empty if it was read from the store itself."""
+
+
 class Claim(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The right to change one key, held by one run until its lease ends. The only lock there is."""
 
@@ -121,15 +151,21 @@ class Claim(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True)
     request: str = ""
     source: int = 0
     reason: str = ""
+    brings: tuple[Burnt, ...] = ()
+    """RESTORE: every number that is brought, with its material's name; `fingerprint` is the digest of all of them."""
+    origin: Link | None = None
+    """RESTORE: where they come from."""
+    destination: str = ""
+    """MIGRATE: address of the ledger where the key goes."""
+    destination_key: str = ""
+    """MIGRATE: that ledger's first public key. An address alone may be any machine's."""
+    paused: bool = False
+    """RESTORE: rotation was paused where the key comes from."""
 
-
-class Burnt(Struct, frozen=True, forbid_unknown_fields=True):
-    """A claimed number that never became active. A late writer may still publish it: then it is adopted."""
-
-    number: int
-    fingerprint: str
-    spec: str
-    made_at: Time
+    @property
+    def work(self) -> str:
+        """What it is for, in words: the whole key comes, goes, or is adopted; other work is about one version."""
+        return f"{self.operation} of version {self.number}" if self.number and not self.brings else self.operation.value
 
 
 class KeyState(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -145,6 +181,8 @@ class KeyState(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
     """Checks failed in a row since the last rotation that worked."""
     retry_at: Time | None = None
     paused: bool = False
+    moved: str = ""
+    """Address of the ledger where the key goes on: here it is rotated no more."""
     attention_at: Time | None = None
     """The earliest time at which a tick has something to do besides rotating (a destruction, a retirement)."""
     policy: str = ""
@@ -194,6 +232,7 @@ class Anchor(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
     active_since: Time | None = None
     attention_at: Time | None = None
     paused: bool = False
+    moved: bool = False
     mac: str = ""
 
 
@@ -262,6 +301,7 @@ class Status(StrEnum):
     DUE = "due"
     WAITING = "waiting"
     PAUSED = "paused"
+    MOVED = "moved"
     IN_PROGRESS = "in-progress"
     DEFERRED = "deferred"
     UNMANAGED = "unmanaged"

@@ -21,6 +21,8 @@ from msgspec.structs import replace
 
 from .model import Burnt, Claim, KeyState, Observed, Operation, Status, StoredVersion, VersionRecord
 
+_FROM_NOTHING = (Operation.CREATE, Operation.RESTORE)  # what begins where the store has no such key
+_NOT_WHERE_IT_WAS = (*(o for o in Operation if o.makes_version), Operation.MIGRATE)
 NEVER = datetime.min.replace(tzinfo=UTC)  # as a cutoff: no version is that old, so age alone does not rotate
 FAILURES_BEFORE_A_PERSON = 3
 FIRST_BACK_OFF = timedelta(hours=1)
@@ -28,6 +30,12 @@ _ROTATIONS = uuid.UUID("6f0f3ad1-54f4-5f5f-9f49-6c8b6d9d2a10")
 
 DRIFT_HINT = "find out who wrote it; `daena-key-rotate adopt KEY` takes it in as it is, nothing is touched without"
 NUMBER_TAKEN_HINT = "it was not touched; the next run takes the next number, and `verify` names the version"
+HALF_DONE_HINT = {
+    Operation.RESTORE: "run that `restore` or `migrate` again: it goes on where it stopped; "
+    "or `adopt KEY` takes in what lies there",
+    Operation.MIGRATE: "run that `migrate` again: it goes on where it stopped; "
+    "or `migrate --cancel KEY`, and it stays here",
+}
 MISSING_HINT = (
     "check provider, region and project, and whether somebody deleted it; `create KEY --anew` starts it again"
 )
@@ -46,10 +54,16 @@ class Work(Struct, frozen=True):
     forced: bool = False
     anew: bool = False
     """CREATE: also if the manifest knows the key already and the store has lost it."""
+    onto: bool = False
+    """IMPORT: as the next version of a key that is there."""
     created: datetime | None = None
     """IMPORT, ADOPT: since when the material is in use."""
     fingerprint: str = ""
-    """IMPORT: names the material that is brought."""
+    """IMPORT, RESTORE: names the material that is brought, or all of it."""
+    destination: str = ""
+    """MIGRATE: address of the ledger where the key goes."""
+    destination_key: str = ""
+    """MIGRATE: that ledger's first public key."""
     request: str = ""
     reason: str = ""
     claimed: bool = False
@@ -195,7 +209,9 @@ def same_work(work: Work, claim: Claim) -> bool:
     """True if an open claim is for what this run wants: bringing it to its end is enough."""
     subject = claim.source if claim.operation.makes_version else claim.number
     wanted = (work.operation, work.number, work.request or claim.request, work.fingerprint or claim.fingerprint)
-    return wanted == (claim.operation, subject, claim.request, claim.fingerprint)
+    same = wanted == (claim.operation, subject, claim.request, claim.fingerprint)
+    goes = (work.destination, work.destination_key)
+    return same and goes == (claim.destination, claim.destination_key)
 
 
 def next_step(work: Work, view: View, now: datetime, *, fenced: bool, call_timeout: timedelta = timedelta(0)) -> Step:
@@ -215,7 +231,7 @@ def next_step(work: Work, view: View, now: datetime, *, fenced: bool, call_timeo
     if claim.run != work.run and now < claim.lease_until:
         if not view.settled:
             return Look()  # it may have ended since
-        held = f"{claim.operation} of version {claim.number} is in progress in another run"
+        held = f"{claim.work} is in progress in another run"
         return Done(Status.IN_PROGRESS, held, claim.lease_until, "if that run has died, its claim ends by itself")
     return _expired_claim(work, view, claim)
 
@@ -224,7 +240,7 @@ def _unexplained(work: Work, view: View, *, fenced: bool) -> Refuse | None:
     """What readers get, or do not get, that the manifest cannot account for."""
     state, newest = view.state, view.seen.newest
     if newest is None:
-        starting = work.anew or (state.claim is not None and state.claim.operation is Operation.CREATE)
+        starting = work.anew or any(o in _FROM_NOTHING for o in (work.operation, state.claim and state.claim.operation))
         if state.active is None or starting:
             return None
         return Refuse(
@@ -243,7 +259,8 @@ def _unexplained(work: Work, view: View, *, fenced: bool) -> Refuse | None:
 
 
 def _claimed(state: KeyState, version: StoredVersion) -> bool:
-    named: list[VersionRecord | Claim | Burnt | None] = [state.active, state.claim, *state.burnt]
+    brought = state.claim.brings if state.claim is not None else ()
+    named: list[VersionRecord | Claim | Burnt | None] = [state.active, state.claim, *state.burnt, *brought]
     return any(name is not None and _is(version, name) for name in named)
 
 
@@ -326,14 +343,12 @@ def _wanted(work: Work, view: View, now: datetime) -> Step:
         return Look()
     if view.requests is not None and work.request in view.requests:
         return Done(Status.NOT_DUE, f"request {work.request} was carried out before")
+    if state.moved and work.operation in _NOT_WHERE_IT_WAS:
+        return _moved(work, state)
     if not work.operation.makes_version:
         return Claiming(work.operation, work.number, _number(seen.newest), request=work.request, reason=work.reason)
-    if work.operation is Operation.CREATE and state.active is not None and not work.anew:
-        return Done(Status.NOT_DUE, f"exists already, version {state.active.number}")
-    if work.operation is Operation.IMPORT and state.active is not None:
-        return Done(Status.FAILED, f"version {state.active.number} exists already, with other material")
-    if work.operation in (Operation.ROTATE, Operation.ROLLBACK) and state.active is None:
-        return Refuse("there is no such key", "`create KEY` makes one, or `create = true` in its policy")
+    if misplaced := _misplaced(work, state):
+        return misplaced
     if not work.forced and (reason := _not_now(work, state, now)):
         return reason
     return Claiming(
@@ -344,6 +359,26 @@ def _wanted(work: Work, view: View, now: datetime) -> Step:
         request=work.request,
         reason=work.reason,
     )
+
+
+def _misplaced(work: Work, state: KeyState) -> Step | None:
+    """Why the operation makes no sense for a key that is there, or is not."""
+    active = state.active
+    if work.operation is Operation.CREATE and active is not None and not work.anew:
+        return Done(Status.NOT_DUE, f"exists already, version {active.number}")
+    if work.operation is Operation.IMPORT and active is not None and not work.onto:
+        return Done(Status.FAILED, f"version {active.number} exists already, with other material")
+    if active is None and (work.onto or work.operation in (Operation.ROTATE, Operation.ROLLBACK)):
+        return Refuse("there is no such key", "`create KEY` makes one, or `create = true` in its policy")
+    return None
+
+
+def _moved(work: Work, state: KeyState) -> Step:
+    """The key goes on somewhere else: ticks leave it alone, and a person who wants it changed is told where."""
+    where = f"moved to {state.moved}"
+    if work.forced:
+        return Refuse(where, "change it there; here it only stays readable")
+    return Done(Status.MOVED, f"{where}: it is rotated there")
 
 
 def _not_now(work: Work, state: KeyState, now: datetime) -> Done | None:
@@ -367,8 +402,9 @@ def _not_now(work: Work, state: KeyState, now: datetime) -> Done | None:
 
 def _own_claim(work: Work, view: View, claim: Claim, *, fenced: bool) -> Step:
     if not claim.operation.makes_version:
-        # Adopting says what is lost, so it needs to know what the manifest knows.
-        return Apply() if view.settled or claim.operation is not Operation.ADOPT else Look()
+        # Whoever says what is lost, or what is there already, needs to know what the manifest knows.
+        needs_all = claim.operation is Operation.ADOPT or claim.operation.carries
+        return Apply() if view.settled or not needs_all else Look()
     state, seen = view.state, view.seen
     published = next((v for v in seen.versions if _is(v, claim)), None)
     live = published is not None and (not fenced or (seen.newest is not None and seen.newest.number == claim.number))
@@ -412,12 +448,27 @@ def _expired_claim(work: Work, view: View, claim: Claim) -> Step:
     if work.anew and view.seen.newest is None and claim.operation is not Operation.CREATE:
         # Ended, it would make the key that is to be made anew. It is given up by the claim that makes it.
         return _anew(work, view, claim) if view.settled else Look()
+    if claim.operation.carries:
+        return _half_done(work, view, claim)
     if not claim.operation.makes_version or work.holding == claim.fingerprint:
         return TakeOver()
     lying = (*view.seen.staged, *view.seen.versions)
     if any(_is(version, claim) for version in lying):
         return TakeOver()
     return _burn(view, claim)
+
+
+def _half_done(work: Work, view: View, claim: Claim) -> Step:
+    """Somebody died while a key came from elsewhere, or went there. Only who holds its versions can go on."""
+    if not view.settled:
+        return Look()
+    if same_work(work, claim):
+        return TakeOver()
+    if claim.operation is Operation.RESTORE and work.operation in (Operation.RESTORE, Operation.ADOPT):
+        return Claiming(work.operation, work.number, _number(view.seen.newest), reason=work.reason, burning=claim)
+    what = "came from a backup or another store" if claim.operation is Operation.RESTORE else "moved elsewhere"
+    hint = HALF_DONE_HINT[claim.operation].replace("KEY", work.key)
+    return Done(Status.FAILED, f"the run that died while {work.key} {what} left it half done", claim.lease_until, hint)
 
 
 def _anew(work: Work, view: View, claim: Claim) -> Claiming:

@@ -56,7 +56,9 @@ def recognised(
 def _names(state: KeyState, history: History | None) -> list[Name]:
     """Everything that a manifest says of a key's versions: all of it, or what its last entry carries."""
     recorded = history.versions.values() if history is not None else (state.active, state.previous)
-    return [name for name in (*recorded, state.claim, *state.burnt) if name is not None and name.fingerprint]
+    claim = state.claim
+    claimed: tuple[Claim | Burnt | None, ...] = claim.brings if claim is not None and claim.brings else (claim,)
+    return [name for name in (*recorded, *claimed, *state.burnt) if name is not None and name.fingerprint]
 
 
 def _same(version: StoredVersion, other: StoredVersion | None) -> bool:
@@ -71,7 +73,8 @@ def _placed(version: StoredVersion, known: Sequence[Name], placed: Mapping[str, 
     """Nobody is given it, so its place will do. Otherwise it would not: a key made anew counts from 1 again."""
     living = [name for name in known if isinstance(name, VersionRecord) and not name.lost]
     number = placed.get(version.version_id)
-    name = next((name for name in living if _lies(name, version) or name.number == number), None)
+    name = next((name for name in living if name.number == number), None)  # the last that was put there
+    name = name or next((name for name in living if _lies(name, version)), None)
     return replace(version, number=name.number, spec=name.spec) if name else version
 
 

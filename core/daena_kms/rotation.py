@@ -5,14 +5,16 @@ Every side effect is in a method named after its step. None of them decides anyt
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from . import changes, plan
+from . import changes, drafts, intake, plan
 from .errors import ConfigurationError, ConflictError, IntegrityError, KmsError, NotFoundError, RefusedError
+from .holdings import Holding, StaysError, location
 from .journal import TAMPERED, Journal, Past
 from .lifecycle import attention_at, check_rollback
 from .manifest import EMPTY, ENDING, Draft, Entry, Event, Head, History
@@ -22,6 +24,7 @@ from .model import (
     Claim,
     KeySpec,
     KeyState,
+    Link,
     Observed,
     Operation,
     Outcome,
@@ -55,6 +58,20 @@ class Tools(Struct, frozen=True):
     policy_digest: str = ""
 
 
+class Given(Struct, frozen=True):
+    """What a run was handed besides its work."""
+
+    material: KeyMaterial | None = None
+    """IMPORT: what is brought."""
+    holding: Holding | None = None
+    """RESTORE: what is brought."""
+    still: Callable[[], None] | None = None
+    """RESTORE: raises RefusedError once the key is not on its way here any more, where its source has a say in that."""
+    carry: Callable[[Callable[[], Holding], int], Link] | None = None
+    """MIGRATE: has the key read, under the claim that entry made, and takes it to the other store; returns where its
+    history goes on. StaysError, and no other, says that nothing came there."""
+
+
 class Run:
     """One run on one key."""
 
@@ -66,8 +83,8 @@ class Run:
         *,
         anchor: Anchor | None = None,
         seen: Observed | None = None,
-        material: KeyMaterial | None = None,
         past: Past | None = None,
+        given: Given | None = None,
     ) -> None:
         """`anchor` and `seen` are what a listing showed of the key: perhaps out of date, good enough to begin with.
 
@@ -80,7 +97,8 @@ class Run:
         self.key = work.key
         self.work = work
         self.policy = policy
-        self.material = material
+        self.given = given or Given()
+        self.arrived: Link | None = None
         self.past = past or Past(tools.journal, work.key)
         self.head: Head = EMPTY
         self.view: View | None = None
@@ -106,7 +124,28 @@ class Run:
             except ConflictError as problem:
                 log.info("looking again", extra={"key": self.key, "run": self.work.run, "problem": problem.message})
                 self.view, self._from_inventory = None, False
+            except Exception:
+                self._let_go()
+                raise
         raise ConflictError(f"{self.key} kept changing while we looked", "run it again; see `history` for who writes")
+
+    def _let_go(self) -> None:
+        """End the lease of what only its holder can go on with: the same work, asked for again, goes on at once."""
+        claim = self.head.state.claim
+        if claim is None or claim.run != self.work.run or not claim.operation.carries:
+            return
+        ended = replace(claim, lease_until=self.tools.clock())
+        with suppress(KmsError):  # as with a run that dies: the lease ends by itself
+            self._append(drafts.about(Event.CHANGE_RESUMED, ended, self.head.state, claim=ended))
+
+    def rehearse(self) -> None:
+        """Raise what would keep this run from making its claim, if anything would. Changes nothing."""
+        view = self._look(settle=True)
+        step = self._next_step(view)
+        if isinstance(step, plan.Refuse):
+            self._refuse(step, view)
+        if isinstance(step, plan.Claiming):
+            self._claim_record(step, view)
 
     def _next_step(self, view: View) -> plan.Step:
         now, timeout = self.tools.clock(), self.tools.call_timeout
@@ -214,16 +253,16 @@ class Run:
         try:
             held = self._claim_record(step, view)
         except (NotFoundError, RefusedError) as problem:
-            if step.burning is None:
+            if step.burning is None or not step.operation.makes_version:
                 raise
             # Nobody will ever be able to carry that claim out.
             return self._discard(plan.Discard(problem.message, hint=problem.hint), view)
         event = Event.ROTATION_STARTED if step.operation.makes_version else Event.CHANGE_STARTED
         if view.state.policy not in ("", self.tools.policy_digest):
             self.notes.append(f"the policy changed since the last claim ({view.state.policy[:12]})")
-        self._append(_draft(event, held, view.state, claim=held))
+        self._append(drafts.about(event, held, view.state, claim=held))
         own = self.work.claimed or step.burning is None or plan.same_work(self.work, step.burning)
-        own = own or (self.work.anew and step.operation is Operation.CREATE)
+        own = own or not step.operation.makes_version or (self.work.anew and step.operation is Operation.CREATE)
         self.work = replace(self.work, holding=held.fingerprint, claimed=own)
         claimed = self._with_head(view)
         self._announce(held, claimed)
@@ -254,6 +293,10 @@ class Run:
         if step.operation is Operation.ADOPT:
             history = self.past.history()
             changes.adoptable(self, history, self.recognised(view.seen, history))
+        if step.operation is Operation.RESTORE:
+            return self._restore_claim(claim, view)
+        if step.operation is Operation.MIGRATE:
+            return replace(claim, destination=self.work.destination, destination_key=self.work.destination_key)
         if not step.operation.makes_version:
             return replace(claim, made_at=self.work.created)
         given, made_at = self._given_material(step, now)
@@ -268,14 +311,28 @@ class Run:
             made_at=made_at,
         )
 
+    def _restore_claim(self, claim: Claim, view: View) -> Claim:
+        holding = self.given.holding
+        if holding is None:
+            raise AssertionError("a run announces only what it holds")
+        history = self.past.history()
+        seen = self.recognised(view.seen, history)
+        return replace(
+            claim,
+            fingerprint=self.work.fingerprint,
+            brings=intake.announced(self, holding, history, view.state, seen),
+            origin=holding.origin,
+            paused=holding.paused or (view.state.paused and not view.state.moved),
+        )
+
     def _given_material(self, step: plan.Claiming, now: datetime) -> tuple[KeyMaterial | None, datetime]:
         """The material that the new version must have, if it is not to be fresh, and when it was made."""
         if step.operation is Operation.IMPORT:
-            return self.material, self.work.created or now
+            return self.given.material, self.work.created or now
         if step.operation is Operation.ROLLBACK:
             record = changes.record_of(self, step.source)
             check_rollback(self.key, record)
-            material = self.store.read(self.key, changes.location(record))
+            material = self.store.read(self.key, location(record))
             self.fingerprints.check(self.key, material, record.fingerprint)
             return material, record.made_at
         return None, now
@@ -289,13 +346,13 @@ class Run:
         left = _open(view)
         held = replace(left, run=self.work.run, lease_until=self.tools.clock() + self.tools.lease)
         event = Event.ROTATION_RESUMED if held.operation.makes_version else Event.CHANGE_RESUMED
-        self._append(_draft(event, held, view.state, claim=held))
+        self._append(drafts.about(event, held, view.state, claim=held))
         self.work = replace(self.work, claimed=self.work.claimed or plan.same_work(self.work, held))
         claimed = self._with_head(view)
         if held.operation is Operation.ADOPT:
             self._announce(held, claimed)
         if left.run != held.run:
-            self.notes.append(f"took over the {held.operation} of version {held.number} that another run left open")
+            self.notes.append(f"took over the {held.work} that another run left open")
         return claimed
 
     def _stage(self, _: plan.Stage, view: View) -> View:
@@ -307,7 +364,7 @@ class Run:
 
     def _verify(self, step: plan.Verify, view: View) -> View:
         version = step.version
-        spec, fingerprint = _expected(view.state, version)
+        spec, fingerprint = drafts.expected(view.state, version)
         try:
             self._verified = self._read_verified(version, spec, fingerprint)
         except NotFoundError as problem:
@@ -358,8 +415,9 @@ class Run:
     def _finish(self, step: plan.Finish, view: View) -> View | None:
         claim, now, version = _open(view), self.tools.clock(), step.version
         strays = self._kept(view.state, step.strays)
-        records = [*self._replaced(claim, now, view), *_adopted(view.state, strays, now)]
-        since = claim.made_at if claim.operation is Operation.IMPORT and claim.made_at else now
+        records = [*self._replaced(claim, now, view), *drafts.adopted(view.state, strays, now)]
+        first = claim.operation is Operation.IMPORT and view.state.active is None
+        since = claim.made_at if first and claim.made_at else now
         active = VersionRecord(
             number=claim.number,
             version_id=version.version_id,
@@ -375,7 +433,9 @@ class Run:
         if attention is not None or (self.policy is not None and self.policy.keep_versions is not None):
             versions = self.past.history().with_changes(records)
             attention = attention_at(versions.values(), self.policy)
-        draft = _draft(ENDING[claim.operation], claim, view.state, version_id=version.version_id, verified=VERIFIED)
+        draft = drafts.about(
+            ENDING[claim.operation], claim, view.state, version_id=version.version_id, verified=VERIFIED
+        )
         self._append(replace(draft, changes=tuple(records), attention_at=attention))
         self.ended = self.head.entry
         self.notes += [f"version {stray.number} of a run that was given up is known now" for stray in strays]
@@ -398,23 +458,35 @@ class Run:
         try:
             records = changes.apply(self, claim, view)
         except RefusedError as problem:
+            if claim.operation.carries and not isinstance(problem, StaysError):
+                raise  # half of it may lie there: the claim stays open, and the same run again goes on with it
             return self._discard(plan.Discard(problem.message, hint=problem.hint), view)
         history = self.past.history()
-        attention = attention_at(history.with_changes(records).values(), self.policy)
-        subject = records[0] if records else None
-        pending = claim.operation is Operation.DESTROY and any(r.state is not State.DESTROYED for r in records)
-        draft = _draft(
-            Event.DESTROY_PENDING if pending else ENDING[claim.operation],
-            claim,
-            view.state,
-            changes=tuple(records),
-            attention_at=attention,
-            version_id=subject.version_id if subject else "",
-            fingerprint=subject.fingerprint if subject else "",
+        versions = history.with_changes(records).values()
+        attention = attention_at(versions, self.policy)
+        stays = claim.operation is not Operation.MIGRATE
+        if stays and any(version.state is State.ACTIVE and version.compromised for version in versions):
+            attention = self.tools.clock()  # no age brings a tick to it
+        draft = drafts.about(
+            drafts.ending(claim, records), claim, view.state, changes=tuple(records), attention_at=attention
         )
+        if claim.operation.carries:
+            draft = self._linked(draft, claim, records)
+        elif records:
+            draft = replace(draft, version_id=records[0].version_id, fingerprint=records[0].fingerprint)
         self._append(draft)
         self.ended = self.head.entry
         return None
+
+    def _linked(self, draft: Draft, claim: Claim, records: list[VersionRecord]) -> Draft:
+        """An ending that says where the key's history was before, or goes on."""
+        active = next((r for r in records if r.state is State.ACTIVE), self.head.state.active)
+        if active is None:
+            raise AssertionError("a key that comes or goes has an active version")
+        about = replace(draft, number=active.number, version_id=active.version_id, fingerprint=active.fingerprint)
+        if claim.operation is Operation.RESTORE:
+            return replace(about, origin=claim.origin, verified=VERIFIED)
+        return replace(about, destination=self.arrived)
 
     def _discard(self, step: plan.Discard, view: View) -> View:
         claim, reason, version = _open(view), step.reason, step.version
@@ -423,8 +495,8 @@ class Run:
         retry_at = None
         if claim.operation.makes_version:
             retry_at = self.tools.clock() + plan.back_off(view.state.failures + 1)
-        self._append(_draft(Event.DISCARDED, claim, view.state, reason=reason, retry_at=retry_at))
-        what = f"{claim.operation} of version {claim.number} was given up: {reason}"
+        self._append(drafts.about(Event.DISCARDED, claim, view.state, reason=reason, retry_at=retry_at))
+        what = f"{claim.work} was given up: {reason}"
         if claim.run == self.work.run:
             self._failure = Outcome(self.key, Status.FAILED, what, hint=step.hint, next_at=retry_at)
             self.work = replace(self.work, claimed=True)
@@ -434,11 +506,11 @@ class Run:
 
     def _adopt(self, step: plan.Adopt, view: View) -> View:
         now = self.tools.clock()
-        records = _adopted(view.state, self._kept(view.state, step.strays), now)
+        records = drafts.adopted(view.state, self._kept(view.state, step.strays), now)
         if not records and step.active is None:
             return view
         if step.active is not None:
-            (record,) = _adopted(view.state, (self._labelled(view.state, step.active),), now)
+            (record,) = drafts.adopted(view.state, (self._labelled(view.state, step.active),), now)
             records.append(replace(record, state=State.ACTIVE, deactivated_at=None))
             if view.state.active is not None:
                 records.append(replace(view.state.active, state=State.DECRYPT_ONLY, deactivated_at=now))
@@ -461,7 +533,7 @@ class Run:
         """Those that are what their claims named, read, verified and marked to be kept. The others stay unrecorded."""
         kept = []
         for stray in strays:
-            spec, fingerprint = _expected(state, stray)
+            spec, fingerprint = drafts.expected(state, stray)
             try:
                 self._read_verified(stray, spec, fingerprint)
             except (IntegrityError, NotFoundError, RefusedError) as problem:
@@ -476,7 +548,7 @@ class Run:
 
     def _labelled(self, state: KeyState, stray: StoredVersion) -> StoredVersion:
         """A version that was discarded before it was published late may have lost the marks that keep it."""
-        spec, fingerprint = _expected(state, stray)
+        spec, fingerprint = drafts.expected(state, stray)
         self.store.label(self.key, stray, NewVersion(stray.number, stray.rotation_id, fingerprint, spec))
         return stray
 
@@ -487,6 +559,7 @@ class Run:
         material = self._read_verified(step.version, active.spec, active.fingerprint)
         self.last_look(view)
         published = self.store.promote(self.key, step.version, view.seen.newest, material)
+        self._put_to_rest(view)
         draft = Draft(
             Event.REPUBLISHED,
             number=active.number,
@@ -498,6 +571,17 @@ class Run:
         )
         self._append(draft)
         self.notes.append(f"version {active.number} was published again: an older one was on top")
+
+    def _put_to_rest(self, view: View) -> None:
+        """What a late writer put on top, if nobody is to be given that version any more."""
+        late = view.seen.newest
+        record = self.past.history().versions.get(late.number) if late is not None else None
+        if late is None or record is None or record.lost or late.destroyed:
+            return
+        if record.state is State.DISABLED:
+            self.store.disable(self.key, late)
+        if record.state is State.DESTROYED:
+            self.store.destroy(self.key, late)
 
     def _tidy(self, step: plan.Tidy, view: View) -> View:
         for copy in step.copies:
@@ -531,7 +615,7 @@ class Run:
         return Outcome(
             self.key,
             _ENDED_AS.get(operation, Status.DONE),
-            describe(entry),
+            drafts.describe(entry),
             number=entry.number or self._number(),
             rotation_id=entry.rotation_id,
             recorded=self.journal.ledger.where(self.key, entry.sequence),
@@ -564,57 +648,7 @@ class Run:
             self.notes.append(f"the manifest head could not be stored beside the key: {problem.message}")
 
 
-def describe(entry: Entry) -> str:
-    """What an ending entry came to, in one line."""
-    replaced = [v.number for v in entry.changes if v.state is State.DECRYPT_ONLY]
-    retired = [v.number for v in entry.changes if v.state is State.DISABLED]
-    parts = [f"{entry.event}: version {entry.number}" if entry.number else f"{entry.event}"]
-    if replaced and entry.event is not Event.ENABLED:
-        parts.append(f"decrypt-only: {', '.join(map(str, replaced))}")
-    if retired and entry.event is not Event.DISABLED:
-        parts.append(f"disabled: {', '.join(map(str, retired))}")
-    return "; ".join(parts)
-
-
 def _open(view: View) -> Claim:
     if view.state.claim is None:
         raise AssertionError("this step needs an open claim")
     return view.state.claim
-
-
-def _expected(state: KeyState, version: StoredVersion) -> tuple[str, str]:
-    """Spec and fingerprint that a claim gave that number."""
-    if state.claim is not None and state.claim.number == version.number:
-        return state.claim.spec, state.claim.fingerprint
-    burnt = next(b for b in state.burnt if b.number == version.number)
-    return burnt.spec, burnt.fingerprint
-
-
-def _adopted(state: KeyState, strays: tuple[StoredVersion, ...], now: datetime) -> list[VersionRecord]:
-    burnt = {b.number: b for b in state.burnt}
-    return [
-        VersionRecord(
-            number=stray.number,
-            version_id=stray.version_id,
-            fingerprint=burnt[stray.number].fingerprint,
-            spec=burnt[stray.number].spec,
-            state=State.DECRYPT_ONLY,
-            made_at=burnt[stray.number].made_at,
-            active_since=now,
-            deactivated_at=now,
-        )
-        for stray in strays
-    ]
-
-
-def _draft(event: Event, held: Claim, state: KeyState, **more: object) -> Draft:
-    """A draft about a claim's version; `more` overrides."""
-    fields: dict[str, object] = {
-        "number": held.number,
-        "rotation_id": held.rotation_id,
-        "fingerprint": held.fingerprint,
-        "request": held.request,
-        "reason": held.reason,
-        "attention_at": state.attention_at,
-    }
-    return Draft(event, **{**fields, **more})  # type: ignore[arg-type]  # each field is set by name above or by a caller

@@ -7,18 +7,19 @@ from datetime import UTC, datetime, timedelta
 from msgspec import Struct
 
 from . import audit, due, fleet, lifecycle, trust
-from .changes import Marks, location
-from .errors import ConfigurationError, ExistsError, KmsError, NotFoundError, RefusedError
+from .changes import Marks
+from .errors import ConfigurationError, ExistsError, IntegrityError, KmsError, NotFoundError, RefusedError
 from .fleet import Fleet, Limits, Order, Planned, Progress, Report
+from .holdings import location
 from .journal import Journal
 from .keyring import Keyring
 from .manifest import Entry, History
 from .material import KeyMaterial
-from .model import MAX_MATERIAL_BYTES, KeySpec, KeyState, Operation, Outcome, State, Status, VersionRecord
+from .model import MAX_MATERIAL_BYTES, Claim, KeySpec, KeyState, Operation, Outcome, State, Status, VersionRecord
 from .names import check_name
 from .plan import NEVER, Work
 from .policy import KeyPolicy, RotationPolicy, Tick
-from .rotation import Run, Tools
+from .rotation import Given, Run, Tools
 from .verification import verify
 
 
@@ -36,6 +37,8 @@ class KeyStatus(Struct, frozen=True):
     next_at: datetime | None = None
     overdue: bool = False
     paused: bool = False
+    moved: str = ""
+    """Address of the ledger where the key goes on; it is not rotated here."""
     in_progress: str = ""
     versions: tuple[VersionRecord, ...] = ()
     problem: str = ""
@@ -130,6 +133,12 @@ class Service:
             raise ExistsError(f"{where} has a key {key} already", "choose another name; `status` shows what there is")
         return self._run(key, Operation.CREATE, forced=True, anew=anew, reason=reason)
 
+    def rotate_now(self, key: str, reason: str = "") -> Outcome:
+        """Rotate a key, due or not, in a policy or not. Raises NotFoundError for one that is not there."""
+        if self._state(key).active is None:
+            raise NotFoundError(f"there is no key {key}", "see `status` for the keys there are; `create` makes one")
+        return self._run(key, Operation.ROTATE, forced=True, reason=reason)
+
     def import_key(self, key: str, material: KeyMaterial, *, created: datetime | None, reason: str = "") -> Outcome:
         """Take in a key that lived elsewhere, with the time since when it is in use. Refuses an existing key."""
         check_name(key, self._prefix)
@@ -147,7 +156,29 @@ class Service:
             fingerprint=self.keyring.fingerprints.of(key, material),
             reason=reason,
         )
-        return Run(self.tools, work, self.policy.keys.get(key), material=material).execute()
+        return Run(self.tools, work, self.policy.keys.get(key), given=Given(material)).execute()
+
+    def bring(self, key: str, material: KeyMaterial, *, reason: str = "") -> Outcome:
+        """Make material from elsewhere the next version of a key; the key itself, if there is none.
+
+        Bringing what is active already changes nothing. Raises RefusedError for material that the key had before.
+        """
+        check_name(key, self._prefix)
+        check_import(material, None, self.tools.clock())
+        if self._state(key).active is None:
+            return self.import_key(key, material, created=None, reason=reason)
+        record = next((v for v in self._versions(key).values() if self._is(key, material, v)), None)
+        if record is not None and record.state is State.ACTIVE:
+            return Outcome(key, Status.DONE, f"version {record.number} has that material", number=record.number)
+        if record is not None:
+            raise RefusedError(
+                f"version {record.number} of {key} had that material", f"`rollback {key}` makes it active again"
+            )
+        fingerprint = self.keyring.fingerprints.of(key, material)
+        work = Work(
+            key, uuid.uuid4().hex, Operation.IMPORT, forced=True, onto=True, fingerprint=fingerprint, reason=reason
+        )
+        return Run(self.tools, work, self.policy.keys.get(key), given=Given(material)).execute()
 
     def get(self, key: str, number: int = 0, *, reveal: bool = False) -> Fetched:
         """A version of a key: the active one, or by number. With `reveal` its material, verified."""
@@ -245,7 +276,36 @@ class Service:
         """New signing and fingerprint keys, announced by a signature of the old."""
         return trust.renew(self.tools.store, self.journal.ledger, clock=self.tools.clock, trigger=trigger)
 
+    def stay(self, key: str, reason: str, left: Claim | None) -> None:
+        """Give up a migration of this key that was left half done, by that claim: it is rotated here again."""
+        self._marks(key).stay(key, self.tools.clock(), reason, left)
+
+    def hold_up(self, key: str, reason: str = "") -> bool:
+        """See that a run that brings this key here asks again before it records anything; False if there is none."""
+        return self._marks(key).hold_up(key, self.tools.clock(), reason)
+
+    # --- for those who work on many keys
+
+    def known(self) -> set[str]:
+        """Every key that the store or the ledger has."""
+        return {*self.fleet.listed(), *self._recorded()}
+
+    def state(self, key: str) -> KeyState:
+        """What a key's manifest says of it now."""
+        return self._state(key)
+
+    def check_name(self, key: str) -> None:
+        """Raise ConfigurationError for a name that no store takes."""
+        check_name(key, self._prefix)
+
     # --- helpers
+
+    def _is(self, key: str, material: KeyMaterial, record: VersionRecord) -> bool:
+        try:
+            self.keyring.fingerprints.check(key, material, record.fingerprint)
+        except IntegrityError:
+            return False
+        return True
 
     def _run(self, key: str, operation: Operation, **wanted: object) -> Outcome:
         work = Work(key, uuid.uuid4().hex, operation, **wanted)  # type: ignore[arg-type]  # the callers above name fields
@@ -303,9 +363,10 @@ class Service:
             age_days=max(0, (now - active.active_since).days),
             material_age_days=max(0, (now - active.made_at).days),
             limit_days=limit,
-            next_at=due.due_at(key, policy, active.active_since, self.tick) if policy else None,
-            overdue=policy is not None and due.overdue(policy, active.active_since, now),
+            next_at=due.due_at(key, policy, active.active_since, self.tick) if policy and not state.moved else None,
+            overdue=policy is not None and not state.moved and due.overdue(policy, active.active_since, now),
             paused=state.paused,
+            moved=state.moved,
             in_progress=_held(state),
             versions=tuple(versions[number] for number in sorted(versions)),
             problem="" if seen.newest is not None else "the store has no such key",
@@ -326,4 +387,4 @@ def _in_use_since(created: datetime | None, now: datetime) -> datetime | None:
 def _held(state: KeyState) -> str:
     if state.claim is None:
         return ""
-    return f"{state.claim.operation} of version {state.claim.number}, until {state.claim.lease_until:%H:%M} UTC"
+    return f"{state.claim.work}, until {state.claim.lease_until:%H:%M} UTC"

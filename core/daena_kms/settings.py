@@ -123,7 +123,8 @@ SETTINGS: tuple[Setting, ...] = (
         str,
         "",
         "Where the manifests lie: `s3://bucket/folder`, `https://ACCOUNT.blob.core.windows.net/container/folder`, "
-        "`gs://bucket/folder`, `file:///folder`. Empty: `manifests` in `DAENA_HOME`.",
+        "`gs://bucket/folder`, `file:///folder`. Empty: `manifests` in `DAENA_HOME`, for "
+        "a cloud `aws/manifests` and the like there, and only this machine can rotate.",
     ),
     Setting(
         "DAENA_PUBLIC_KEY",

@@ -5,7 +5,7 @@ the ledger under the same name, one signed entry a generation. The store is writ
 ledger object decides between racing inits, and names the right material by its public key.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 from msgspec import Struct
@@ -126,7 +126,7 @@ def open_keyring(store: KeyStore, ledger: Ledger, pin: str = "") -> Keyring:
         if public.public_key not in held:
             raise IntegrityError(
                 f"the store has no reserved key that fits generation {number} of the manifests at {ledger.address}",
-                "is it the store of these manifests? restore the reserved key from a backup otherwise",
+                "is it the store of these manifests? `restore` puts the reserved key back from a backup otherwise",
             )
         fingerprint_keys[number] = held[public.public_key].fingerprint_key
     fingerprints = Fingerprints(fingerprint_keys)
@@ -243,14 +243,32 @@ def _held(store: KeyStore) -> Iterator[_Generation]:
         yield _opened(store.read(RESERVED_KEY, version))
 
 
-def _make(store: KeyStore, number: int) -> _Generation:
-    """Put a new generation into the store; if another init was first, take that one."""
-    prepared = store.prepare(RESERVED_KEY, number, _SPEC)
+def put_back(store: KeyStore, ledger: Ledger, generations: Sequence[KeyMaterial]) -> None:
+    """Give a store that has lost the keys of its manifests the ones that a backup holds. A no-op if it has them.
+
+    Raises IntegrityError if they are not the keys of these manifests: nothing is put there then.
+    """
+    trust = read_root(ledger).trust
+    held = {generation.signer.public_key for generation in _held(store)}
+    offered = {_opened(material).signer.public_key: material for material in generations}
+    missing = {n: public.public_key for n, public in enumerate(trust.generations, 1) if public.public_key not in held}
+    if not offered.keys() >= set(missing.values()):
+        raise IntegrityError(
+            f"the backup does not hold the keys of the manifests at {ledger.address}",
+            "point DAENA_MANIFEST_URL at the manifests that the backup was made beside, or at an empty place",
+        )
+    for number, public_key in missing.items():
+        _make(store, number, offered[public_key])
+
+
+def _make(store: KeyStore, number: int, given: KeyMaterial | None = None) -> _Generation:
+    """Put a new generation into the store; if another init was first, take that one. `given`: put that one there."""
+    prepared = store.prepare(RESERVED_KEY, number, _SPEC, given)
     version = NewVersion(number, rotation_id(RESERVED_KEY, 1, number), "", _SPEC.name)
     staged = store.stage(RESERVED_KEY, version, prepared)
     material = store.read(RESERVED_KEY, staged)
     planned = store.observe(RESERVED_KEY).newest
-    if planned is None or planned.number < number:
+    if given is not None or planned is None or planned.number < number:  # what is put back may be an older one
         store.promote(RESERVED_KEY, staged, planned, material)
     if not store.fenced:
         store.discard(RESERVED_KEY, staged)  # a copy; what readers get was written beside it

@@ -10,6 +10,7 @@ import click
 import pytest
 
 from daena_kms.cli import cli
+from tests.support.backups import Identity
 
 from .sandbox import BILLING, COMMAND, KEY, YOUNG, Sandbox, environment_with
 
@@ -17,8 +18,10 @@ COMMANDS = sorted(cli.commands)
 # The specification's commands, so that one that goes missing is missed here.
 SPECIFIED = {
     "rotate", "plan", "status", "create", "import", "get", "history", "verify", "rollback", "compromised", "destroy",
-    "disable", "enable", "pause", "resume", "adopt", "repair", "init", "completion",
+    "disable", "doctor", "enable", "pause", "resume", "adopt", "repair", "init", "completion", "cost",
+    "schedules", "backup",
 }  # fmt: skip
+RECIPIENT = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj"  # an example of age's specification
 WITHOUT_JSON = {"completion"}
 _EXAMPLE = re.compile(r"^ +(?P<line>(?:\S.*\| )?daena-key-rotate(?: \S+)*)(?: {2,}.*)?$", re.MULTILINE)
 
@@ -90,7 +93,16 @@ def test_an_example_works_as_it_stands(box: Sandbox, line: str) -> None:
     if "import" in line:
         _forget(box)
     (box.folder / "billing.key").write_bytes(bytes(range(32)))
+    (box.folder / "people.txt").write_text(f"{RECIPIENT}\n")
+    for place in ("cloud", "old"):
+        box.done("init", DAENA_HOME=place)
+        (box.folder / f"{place}.env").write_text(f"DAENA_HOME={place}\n")
+    if "keys.age --identity" in line:
+        identity = Identity(box.folder)
+        identity.file.rename(box.folder / "id.txt")
+        box.done("backup", "--to", "keys.age", "--recipient", identity.recipient)
     public_key = box.done("init", "--json").json["public_key"]
+    line = line.replace("age1...", RECIPIENT)
     line = line.replace("/evidence/manifests", str(box.home / "manifests")).replace("0f3c...", public_key)
     if "openssl" in line and shutil.which("openssl") is None:
         line = line.replace("openssl rand 32", "head -c 32 /dev/urandom")

@@ -19,9 +19,9 @@ from hypothesis.stateful import (
 )
 
 from daena_kms import trust
-from daena_kms.changes import location
 from daena_kms.errors import KmsError, NotFoundError, RefusedError
 from daena_kms.fleet import Order
+from daena_kms.holdings import location
 from daena_kms.manifest import History
 from daena_kms.material import KeyMaterial
 from daena_kms.model import State

@@ -1,8 +1,10 @@
-"""What takes longer than a minute: the protocol explored in full. `python -m tests.faults [--json FILE]`
+"""What takes longer than a minute: the protocol explored in full. `python -m tests.faults [--json FILE] [--seed N]`
 
-Each campaign explores one kind of store with more that may go wrong than the tests allow for: looks that are not
-atomic, looks that miss what was staged last, checks that fail, a third run. Prints one line per campaign and, for a
-violation, its story; writes the same as JSON. The exit status is 1 if there was any.
+Of the explorations, each takes one kind of store with more that may go wrong than the tests allow for: looks that are
+not atomic, looks that miss what was staged last, checks that fail, a third run. Then keys move, at size, by processes
+that are killed (`tests.faults.moves`, which also runs by itself). Prints a line for each campaign and case and, for a
+violation, its story; writes the same as JSON, of the moves to moves.json beside FILE. The exit status is 1 if there was
+any.
 """
 
 import argparse
@@ -13,6 +15,8 @@ from pathlib import Path
 
 from tests.model.engine import Setting
 from tests.model.exploration import Explorer, Result
+
+from . import moves
 
 CAMPAIGNS = [
     Setting(fenced=fenced, **wrong)
@@ -34,12 +38,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Run every campaign; 1 if one found a violation."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Explore the protocol in full.")
     parser.add_argument("--json", type=Path, default=Path("build/faults.json"), metavar="FILE")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the moves; else a new one, which is printed")
     options = parser.parse_args(arguments)
     say(_LINE.format("kind", "variant", "states", "violations", "seconds"))
     results = [explore(setting) for setting in CAMPAIGNS]
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps([record(result) for result in results], indent=2) + "\n")
-    return int(any(result.problem for result in results))
+    seed = [] if options.seed is None else ["--seed", str(options.seed)]
+    moved = moves.main([*seed, "--json", str(options.json.with_name("moves.json"))])
+    return int(moved or any(result.problem for result in results))
 
 
 def explore(setting: Setting) -> Result:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from daena_kms import app, names
-from daena_kms.changes import location
+from daena_kms.holdings import location
 from daena_kms.manifest import History
 from daena_kms.material import KeyMaterial
 from daena_kms.model import utc_now

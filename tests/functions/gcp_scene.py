@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from daena_kms import app, names
-from daena_kms.changes import location
+from daena_kms.holdings import location
 from daena_kms.manifest import History
 from daena_kms.names import RESERVED_KEY
 from daena_kms.service import Service

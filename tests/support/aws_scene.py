@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from moto.secretsmanager.models import secretsmanager_backends
 
-from daena_kms.changes import location
+from daena_kms.holdings import location
 from daena_kms.material import KeyMaterial
 from daena_kms.model import KeySpec, State, Status, StoredVersion
 from daena_kms.plan import rotation_id

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, cast
 
-from daena_kms.changes import location
+from daena_kms.holdings import location
 from daena_kms.material import KeyMaterial
 from daena_kms.model import State, Status
 from daena_kms.policy import KeyPolicy
@@ -137,6 +137,11 @@ def once(action: str, fault: Fault, name: str = "") -> Fault:
         return fault(asked, answer)
 
     return between
+
+
+def only_reads(name: str, answer: Answer) -> Fault:
+    """Something else for whoever reads a secret whose name begins so."""
+    return lambda asked, carried: answer if asked.action == "getSecret" and asked.name.startswith(name) else carried()
 
 
 def lost(_asked: Asked, answer: Callable[[], Answer]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
-from daena_kms.changes import location
+from daena_kms.holdings import location
 from daena_kms.material import KeyMaterial
 from daena_kms.model import Anchor, Operation, State, Status, StoredVersion
 from daena_kms.plan import rotation_id

@@ -41,6 +41,8 @@ class Asked:
     document: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     principal: str = ""
+    asked_about: tuple[str, ...] = ()
+    """The permissions in a question about permissions."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ _OBJECT = r"/storage/v1/b/([^/]+)/o/([^/]+)"
 _ROUTES = [
     ("POST", r"/storage/v1/b", "buckets.insert", "storage.buckets.create"),
     ("GET", r"/storage/v1/b/([^/]+)", "buckets.get", "storage.buckets.get"),
+    ("GET", r"/storage/v1/b/([^/]+)/iam/testPermissions", "buckets.testIamPermissions", ""),
     ("GET", r"/storage/v1/b/([^/]+)/o", "objects.list", "storage.objects.list"),
     ("GET", r"(?:/download)?" + _OBJECT, "objects.get", "storage.objects.get"),
     ("DELETE", _OBJECT, "objects.delete", "storage.objects.delete"),
@@ -68,6 +71,7 @@ _SHOWN = {"fields", "projection"}
 _PARAMETERS = {
     "buckets.insert": {"project", *_SHOWN},
     "buckets.get": _SHOWN,
+    "buckets.testIamPermissions": {"permissions"},
     "objects.list": {
         "prefix", "delimiter", "startOffset", "endOffset", "versions", "pageToken", "maxResults", *_SHOWN,
     },
@@ -113,7 +117,7 @@ class GcsServer(ThreadingHTTPServer):
 
     def may(self, principal: str, permission: str) -> bool:
         """Whether somebody has a permission."""
-        return permission in self.allowed.get(principal, {permission})
+        return not permission or permission in self.allowed.get(principal, {permission})
 
     def refusal(self, principal: str, permission: str) -> GcsError | None:
         """What the service says to who lacks a permission; None to who has it."""
@@ -142,6 +146,8 @@ class GcsServer(ThreadingHTTPServer):
                 return _shown(objects.create_bucket(str(asked.document.get("name", "")), versioned=versioning), query)
             case "buckets.get":
                 return _shown(objects.bucket(asked.bucket), query)
+            case "buckets.testIamPermissions":
+                return self._tested(asked)
             case "objects.list":
                 return _shown(objects.listed(asked.bucket, _wanted(query)), query)
             case "objects.delete":
@@ -166,6 +172,13 @@ class GcsServer(ThreadingHTTPServer):
         return _ranged(asked.headers.get("range", ""), found.content, headers)
 
     # --- uploads
+
+    def _tested(self, asked: Asked) -> Answer:
+        """Of the permissions that are asked about, those that the caller has; no field where that is none of them."""
+        self.objects.bucket(asked.bucket)
+        held = [each for each in asked.asked_about if self.may(asked.principal, each)]
+        kind = {"kind": "storage#testIamPermissionsResponse"}
+        return Answer(200, kind | ({"permissions": held} if held else {}))
 
     def _inserted(self, asked: Asked) -> Answer:
         if asked.query.get("uploadType") != "resumable":
@@ -229,7 +242,11 @@ class _Handler(BaseHTTPRequestHandler):
     do_PUT = do_PATCH = do_POST = do_DELETE = do_HEAD = do_GET  # noqa: N815  # the names that the base class looks for
 
     def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:  # whoever sent it was killed: half a request is none
+            self.close_connection = True
+            return
         try:
             answer = self._let_in(body)
         except GcsError as refusal:
@@ -264,7 +281,7 @@ class _Handler(BaseHTTPRequestHandler):
         return server.between(asked, lambda: server.answer(asked))
 
     def _principal(self, authorization: str, asked: Asked) -> str:
-        scopes = _READERS if asked.permission.endswith((".get", ".list")) else _WRITERS
+        scopes = _READERS if not asked.permission or asked.permission.endswith((".get", ".list")) else _WRITERS
         try:
             return self.server.tokens.principal(authorization, {AUDIENCE, self.server.url}, scopes)
         except TokenError as problem:
@@ -295,7 +312,8 @@ def _asked(verb: str, target: str, headers: Mapping[str, str]) -> Asked:
     bucket, name, *_ = (*(unquote(each) for each in found), "", "")
     kept = {name: headers[name] for name in ("content-type", "content-range", "range", "x-goog-hash",
                                              "x-upload-content-type") if name in headers}  # fmt: skip
-    return Asked(method, permission, bucket, name, query, headers=kept)
+    asked_about = tuple(value for each, value in pairs if each == "permissions")
+    return Asked(method, permission, bucket, name, query, headers=kept, asked_about=asked_about)
 
 
 def _route(verb: str, path: str) -> tuple[str, str, tuple[str, ...]]:

@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from google.cloud.secretmanager_v1.types import service
+from google.iam.v1 import iam_policy_pb2
 from google.protobuf import empty_pb2
 
 from .google_tokens import TokenError, Tokens
 from .gsm_errors import (
     SERVICE,
+    GoogleError,
     denied,
     exhausted,
     invalid,
@@ -76,6 +78,8 @@ METHODS = {
     "EnableSecretVersion": Method(service.EnableSecretVersionRequest.pb(), _VERSION, "versions.enable", writes=True),
     "DisableSecretVersion": Method(service.DisableSecretVersionRequest.pb(), _VERSION, "versions.disable", writes=True),
     "DestroySecretVersion": Method(service.DestroySecretVersionRequest.pb(), _VERSION, "versions.destroy", writes=True),
+    # Takes no permission: whoever has a token is told what he may do.
+    "TestIamPermissions": Method(iam_policy_pb2.TestIamPermissionsRequest, _SECRET, ""),
 }
 
 
@@ -136,7 +140,7 @@ class Service:
         if parts[0] not in {self.project_id, self.number}:
             raise no_such_project(parts[0])
         resource = f"projects/{self.number}" + sent.removeprefix(f"projects/{parts[0]}")
-        call = Call(principal, rpc, resource, f"secretmanager.{method.permission}")
+        call = Call(principal, rpc, resource, f"secretmanager.{method.permission}" if method.permission else "")
         self.calls.append(call)
         if not self._granted(call):
             raise denied(call.permission, sent)
@@ -152,7 +156,7 @@ class Service:
 
     def _resource(self, method: Method, request: Any) -> tuple[str, tuple[str, ...]]:
         holder = request.secret if method.request is METHODS["UpdateSecret"].request else request
-        field = "name" if hasattr(holder, "name") else "parent"
+        field = next(each for each in ("name", "parent", "resource") if hasattr(holder, each))
         sent = str(getattr(holder, field))
         found = method.shape.fullmatch(sent)
         if found is not None:
@@ -162,7 +166,7 @@ class Service:
         raise invalid(f"Resource name [{sent}] is not valid.")
 
     def _granted(self, call: Call) -> bool:
-        if not self.allowed:
+        if not self.allowed or not call.permission:
             return True
         grant = self.allowed.get(call.principal, ())
         return grant(call.permission, call.resource) if callable(grant) else call.permission in grant
@@ -170,7 +174,18 @@ class Service:
     def _carried_out(self, call: Call, method: Method, request: Any, parts: tuple[str, ...]) -> Any:
         if self.quotas is not None and method.writes:
             self._spend(self.quotas, call)
+        if call.rpc == "TestIamPermissions":
+            return self._tested(call, request, parts[1])
         return getattr(self, f"_{call.rpc}")(request, *parts[1:])
+
+    def _tested(self, call: Call, request: Any, secret: str) -> Any:
+        """Of the permissions that are asked about, those that the caller has. None on a secret that is not there."""
+        try:
+            self.store.get(secret)
+        except GoogleError:
+            return iam_policy_pb2.TestIamPermissionsResponse()
+        held = [each for each in request.permissions if self._granted(call._replace(permission=each))]
+        return iam_policy_pb2.TestIamPermissionsResponse(permissions=held)
 
     # --- quotas
 

@@ -104,7 +104,11 @@ class Handler(MotoRequestHandler):
             environ.pop("HTTP_TRANSFER_ENCODING", None)
             chunked: bytes = environ["wsgi.input"].read()
             return chunked
-        return self.rfile.read(int(environ.get("CONTENT_LENGTH") or 0))
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:  # whoever sent it was killed: AWS carries out no half of a request (S3: IncompleteBody)
+            raise ConnectionAbortedError("the rest of a request never came")
+        return body
 
     def _send(self, response: Response) -> None:
         body = b"" if self.command == "HEAD" else response.get_data()

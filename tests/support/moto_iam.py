@@ -46,7 +46,7 @@ class StrictRequest(IAMRequest):
             return
         for need in self._needs(resource):
             if not permitted(self, need):
-                self._raise_access_denied(need.action)
+                self._raise_access_denied(need.action, need.resource)
 
     def _needs(self, resource: str) -> Iterator[Need]:
         if self._service == "secretsmanager":
@@ -58,11 +58,17 @@ class StrictRequest(IAMRequest):
             return iter([Need(self._action, resource, {}, trust, guard_first=True)])
         return iter([Need(self._action, resource, {})])
 
-    def _raise_access_denied(self, action: str = "") -> None:
+    def _raise_access_denied(self, action: str = "", resource: str = "") -> None:
+        """As the services word it, the resource left out where an action has none.
+
+        Quoted in mongodb/awscdk-resources-mongodbatlas issue 207; that of a listing in Kralizek's issue 78 of 2022.
+        """
         if self._service not in JSON_SERVICES:
             super()._raise_access_denied()
         missing = action or self._action
-        raise AwsError("AccessDeniedException", f"User: {self._access_key.arn} is not authorized to perform: {missing}")
+        on = f" on resource: {resource}" if resource not in ("", "*") else ""
+        told = f"User: {self._access_key.arn} is not authorized to perform: {missing}{on}"
+        raise AwsError("AccessDeniedException", f"{told} because no identity-based policy allows the {missing} action")
 
     def _raise_signature_does_not_match(self) -> None:
         if self._service not in JSON_SERVICES:

@@ -35,13 +35,13 @@ KNOWN = parameters(
         "CancelKeyDeletion": "KeyId",
         "CreateAlias": "AliasName TargetKeyId",
         "CreateKey": "Description KeyUsage KeySpec Tags Policy",
-        "Decrypt": "CiphertextBlob EncryptionContext KeyId EncryptionAlgorithm",
+        "Decrypt": "CiphertextBlob EncryptionContext KeyId EncryptionAlgorithm DryRun",
         "DeleteAlias": "AliasName",
         "DescribeKey": "KeyId",
         "DisableKey": "KeyId",
         "EnableKey": "KeyId",
-        "Encrypt": "KeyId Plaintext EncryptionContext EncryptionAlgorithm",
-        "GenerateDataKey": "KeyId EncryptionContext NumberOfBytes KeySpec",
+        "Encrypt": "KeyId Plaintext EncryptionContext EncryptionAlgorithm DryRun",
+        "GenerateDataKey": "KeyId EncryptionContext NumberOfBytes KeySpec DryRun",
         "GenerateDataKeyWithoutPlaintext": "KeyId EncryptionContext NumberOfBytes KeySpec",
         "GetKeyPolicy": "KeyId PolicyName",
         "ListAliases": "KeyId",
@@ -78,12 +78,14 @@ class StrictKeys(StrictService, KmsResponse):
         self._check_algorithm()
         key = self._usable("KeyId")
         data = self._blob("Plaintext", 4096)
+        self._stop_if_dry()
         return _reply(KeyId=key.arn, CiphertextBlob=wrap(key, data, self._context()), EncryptionAlgorithm=SYMMETRIC)
 
     def generate_data_key(self) -> str:
         """GenerateDataKey: 1 to 1024 bytes, or by key spec."""
         size = _data_key_size(self.asked.get("NumberOfBytes"), self.asked.get("KeySpec"))
         key = self._usable("KeyId")
+        self._stop_if_dry()
         data = os.urandom(size)
         blob = wrap(key, data, self._context())
         return _reply(KeyId=key.arn, Plaintext=data, CiphertextBlob=blob, KeyMaterialId=_material_id(key))
@@ -92,6 +94,7 @@ class StrictKeys(StrictService, KmsResponse):
         """Decrypt. The blob tells the key; a key that is named as well must be that one."""
         self._check_algorithm()
         key, data = self._unwrapped("KeyId", self._context())
+        self._stop_if_dry()
         return _reply(KeyId=key.arn, Plaintext=data, EncryptionAlgorithm=SYMMETRIC, KeyMaterialId=_material_id(key))
 
     def re_encrypt(self) -> str:
@@ -129,6 +132,11 @@ class StrictKeys(StrictService, KmsResponse):
             raise _error("KMSInvalidStateException", f"{key.arn} is not pending deletion.")
         self.kms_backend.cancel_key_deletion(key.id)
         return _reply(KeyId=key.arn)
+
+    def _stop_if_dry(self) -> None:
+        """With DryRun, what would succeed is an error; what would fail fails as ever."""
+        if self.asked.get("DryRun"):
+            raise _error("DryRunOperationException", "The request would have succeeded, but the DryRun option is set.")
 
     def _context(self, name: str = "EncryptionContext") -> dict[str, str]:
         return dict(self.asked.get(name) or {})

@@ -16,6 +16,7 @@ What it does is in `gcs_objects` (buckets and objects), `gcs_http` (routes, uplo
   maxResults, nextPageToken alone says that there is more ("Objects: list"). They are never late.
 * Errors are Google's JSON; those of a download (alt=media) are the words alone. 401 `required` without a token,
   `authError` with a bad one ("HTTP status and error codes for JSON").
+* testPermissions of a bucket takes no permission ("Buckets: testIamPermissions").
 * Who may not list is not told what is not there: 403, not 404 (seen of the service, in no recording).
 
 It differs from the service in this: buckets keep old generations unless their maker says otherwise; nothing deleted

@@ -35,6 +35,7 @@ KMS
   `InvalidKeyUsageException`; an unknown one: `NotFoundException`. [b, p]
 - Another context or a damaged blob: `InvalidCiphertextException` without a message; another key than the blob's named:
   `IncorrectKeyException`. [r]
+- `DryRun` of Encrypt, Decrypt and GenerateDataKey: `DryRunOperationException` for what would succeed. [r, b]
 - `KeyId` in replies is the key's ARN, `KeyMaterialId` comes with Decrypt. [r, b] 1 to 1024 bytes for a data key, 1 to
   4096 to encrypt, deletion in 7 to 30 days. [b, f]
 

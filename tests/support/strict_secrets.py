@@ -6,7 +6,10 @@ world's the service's clock runs). What it does is in `gsm_store` (secrets, vers
 permissions, quotas), `gsm_checks` (what may be stored), `gsm_errors` (how it refuses), `gsm_rest` (reads over HTTP, for
 gcloud), `gsm_faults` (what a test puts in between) and `google_tokens`, each with its sources.
 
-Not there, and answered with UNIMPLEMENTED: IAM policies, regional secrets, expiry, rotation and its topics,
+TestIamPermissions tells of a secret that is not there that nothing is granted, and takes no permission itself
+(secretmanager/v1/service.proto). Unlike the service it never "fails open".
+
+Not there, and answered with UNIMPLEMENTED: IAM policies themselves, regional secrets, expiry, rotation and its topics,
 customer-managed keys, tags, typed secrets, filters but the simplest, writing over REST.
 """
 
@@ -65,8 +68,13 @@ class Clock:
 class StrictSecrets:
     """A project's Secret Manager, tokens for it, a metadata server, and the certificate to trust."""
 
-    def __init__(self, clock: Callable[[], float] = time.time, tokens_clock: Callable[[], float] = time.time) -> None:
-        self.project_id, self.number = PROJECT_ID, PROJECT_NUMBER
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        tokens_clock: Callable[[], float] = time.time,
+        project_id: str = PROJECT_ID,
+    ) -> None:
+        self.project_id, self.number = project_id, PROJECT_NUMBER
         self.clock = Clock(clock)
         self.folder = Path(mkdtemp(prefix="daena-secrets-"))
         self.certificate = certificate()

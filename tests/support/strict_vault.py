@@ -13,7 +13,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import mkdtemp
@@ -80,8 +80,14 @@ class _IdentityHandler(BaseHTTPRequestHandler):
 class StrictVault:
     """A vault, the tokens for it, an identity endpoint, and the certificate to trust."""
 
-    def __init__(self, clock: Callable[[], float] = time.time, tokens_clock: Callable[[], float] = time.time) -> None:
-        self.certificate = made_certificate(Path(mkdtemp(prefix="daena-vault-")))
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        tokens_clock: Callable[[], float] = time.time,
+        hosts: Iterable[str] = (),
+    ) -> None:
+        """`hosts` are further names that the certificate is good for."""
+        self.certificate = made_certificate(Path(mkdtemp(prefix="daena-vault-")), hosts)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate)
         self.tokens = Tokens(tokens_clock)
@@ -115,8 +121,8 @@ class StrictVault:
             each.server_close()
 
 
-def made_certificate(folder: Path) -> Path:
-    """A key and a certificate for 127.0.0.1 that signs itself, in one PEM file."""
+def made_certificate(folder: Path, hosts: Iterable[str] = ()) -> Path:
+    """A key and a certificate for 127.0.0.1 (and hosts) that signs itself, in one PEM file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)
@@ -125,7 +131,9 @@ def made_certificate(folder: Path) -> Path:
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=30))
-        .add_extension(x509.SubjectAlternativeName([address, x509.DNSName("localhost")]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([address, *map(x509.DNSName, ("localhost", *hosts))]), critical=False
+        )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

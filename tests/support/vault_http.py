@@ -64,6 +64,7 @@ class VaultServer(ThreadingHTTPServer):
         self.url = f"https://127.0.0.1:{self.server_port}"
         # The client takes only a resource of which its vault's host is a part, and a double has no domain of Azure's.
         self.audience = f"https://0.0.1:{self.server_port}"
+        self.tenant = TENANT  # that of the challenge
         self.secrets = Secrets(self.url, clock)
         self.context = context
         self.allowed: dict[str, set[str]] = {}
@@ -161,11 +162,11 @@ class _Handler(BaseHTTPRequestHandler):
             return asked
         self.server.calls.append(asked)
         if asked.action not in self.server.allowed.get(principal, {asked.action}):
-            return _refusal(403, "Forbidden", f"Caller is not authorized to perform {asked.action}.", "ForbiddenByRbac")
+            return _refusal(403, "Forbidden", _denied(asked), "ForbiddenByRbac")
         return self.server.between(asked, lambda: self.server.answer(asked, query))
 
     def _challenge(self) -> Answer:
-        authority = f'authorization="https://login.microsoftonline.com/{TENANT}"'
+        authority = f'authorization="https://login.microsoftonline.com/{self.server.tenant}"'
         header = {"WWW-Authenticate": f'Bearer {authority}, resource="{self.server.audience}"'}
         refusal = _refusal(401, "Unauthorized", "AKV10000: Request is missing a Bearer or PoP token.")
         return Answer(refusal.status, refusal.document, header)
@@ -185,6 +186,25 @@ def _asked(method: str, path: str, body: bytes, principal: str) -> Asked | Answe
                 return _refusal(400, "BadParameter", "The request body is no JSON.")
             return Asked(method, name, version, action, document, principal)
     return _refusal(501, "NotImplemented", f"This double does not have {method} {path}.")
+
+
+def _denied(asked: Asked) -> str:
+    """As the service words it (Commercial-Marketplace-SaaS-Accelerator issue 710, Terraform_AKS issue 2)."""
+    action = f"Microsoft.KeyVault/vaults/secrets/{asked.action}" + "/action" * (asked.action != "delete")
+    vault = "/subscriptions/s/resourcegroups/g/providers/microsoft.keyvault/vaults/the-vault"
+    later = "If role assignments, deny assignments or role definitions were changed recently, please observe"
+    lines = (
+        "Caller is not authorized to perform action on resource.",
+        f"{later} propagation time.",
+        f"Caller: appid={asked.principal};oid={asked.principal};iss=https://sts.windows.net/{TENANT}/",
+        f"Action: '{action}'",
+        f"Resource: '{vault}" + (f"/secrets/{asked.name}'" if asked.name else "'"),
+        "Assignment: (not found)",
+        "DenyAssignmentId: null",
+        "DecisionReason: null ",
+        "Vault: the-vault;location=westeurope",
+    )
+    return "\r\n".join([*lines, ""])
 
 
 def _refusal(status: int, code: str, message: str, inner: str = "") -> Answer:

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import botocore.exceptions
 import pytest
@@ -51,28 +51,28 @@ TRANSLATED: dict[str, tuple[type[KmsError], tuple[str, ...]]] = {
     "AllAccessDisabled": (DeniedError, ("IAM permissions",)),
     "403": (DeniedError, ("IAM permissions",)),
     "Forbidden": (DeniedError, ("IAM permissions",)),
-    "ExpiredToken": (DeniedError, ("credentials",)),
-    "ExpiredTokenException": (DeniedError, ("credentials",)),
+    "ExpiredToken": (DeniedError, ("expired", "aws sso login", "credentials")),
+    "ExpiredTokenException": (DeniedError, ("expired", "credentials")),
     "IncompleteSignature": (DeniedError, ("credentials",)),
     "InvalidAccessKeyId": (DeniedError, ("credentials",)),
     "InvalidClientTokenId": (DeniedError, ("credentials",)),
-    "InvalidSignatureException": (DeniedError, ("credentials",)),
+    "InvalidSignatureException": (DeniedError, ("clock", "credentials")),
     "InvalidToken": (DeniedError, ("credentials",)),
     "MissingAuthenticationToken": (DeniedError, ("credentials",)),
     "MissingAuthenticationTokenException": (DeniedError, ("credentials",)),
-    "RequestTimeTooSkewed": (DeniedError, ("credentials",)),
-    "SignatureDoesNotMatch": (DeniedError, ("credentials",)),
+    "RequestTimeTooSkewed": (DeniedError, ("clock", "credentials")),
+    "SignatureDoesNotMatch": (DeniedError, ("clock", "credentials")),
     "UnrecognizedClientException": (DeniedError, ("credentials", "aws sts get-caller-identity")),
     # the guide: use symmetric keys (not asymmetric), check that key spec matches usage
     "InvalidKeyUsageException": (
         ConfigurationError,
-        ("AWS_KMS_KEY_ID", "symmetric", "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT"),
+        ("AWS_KMS_KEY_ID", "symmetric", "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "aws kms describe-key"),
     ),
     "UnsupportedOperationException": (ConfigurationError, ("symmetric",)),
     "NotFoundException": (ConfigurationError, ("AWS_KMS_KEY_ID", "AWS_REGION")),
     "InvalidArnException": (ConfigurationError, ("AWS_KMS_KEY_ID",)),
     "InvalidKeyId": (ConfigurationError, ("AWS_KMS_KEY_ID",)),
-    "DisabledException": (UnavailableError, ("aws kms enable-key",)),
+    "DisabledException": (UnavailableError, ("applications cannot read", "NOW", "aws kms enable-key")),
     "KMSInvalidStateException": (UnavailableError, ("aws kms cancel-key-deletion", "enable-key")),
     "KeyUnavailableException": (UnavailableError, ("KMS key",)),
     "InvalidCiphertextException": (IntegrityError, ("verify", "backup")),
@@ -104,6 +104,7 @@ TRANSLATED: dict[str, tuple[type[KmsError], tuple[str, ...]]] = {
     "InvalidParameterException": (RejectedError, ("secret",)),
     "InvalidRequestException": (RejectedError, ("secret",)),
     "LimitExceededException": (RejectedError, ("secret",)),
+    "DryRunOperationException": (RejectedError, ()),  # a try that would have worked: `doctor` asks for it
     "InternalServiceError": (UnavailableError, ("next run",)),
     "KMSInternalException": (UnavailableError, ("next run",)),
     "ServiceUnavailable": (UnavailableError, ("next run",)),
@@ -154,6 +155,54 @@ def test_what_the_service_says_is_kept(field: str) -> None:
     """Secrets Manager and KMS spell the field apart (recorded-replies)."""
     said = "User: arn:aws:iam::1:user/x is not authorized to perform: kms:Decrypt"
     assert said in aws_calls.translate(_refusal("AccessDeniedException", said, field), "decrypt").message
+
+
+class Denying:
+    """A client that AWS denies everything, in these words."""
+
+    def __init__(self, service: str, code: str, said: str) -> None:
+        class Meta:
+            service_model = type("Model", (), {"service_name": service})
+            method_to_api_mapping: ClassVar = {"list_objects_v2": "ListObjectsV2", "get_secret_value": "GetSecretValue"}
+
+        self.meta = Meta
+        self._code, self._said = code, said
+
+    def get_secret_value(self, **_: object) -> None:
+        raise _refusal(self._code, self._said)
+
+    list_objects_v2 = get_secret_value
+
+
+OURS = "arn:aws:sts::1:assumed-role/rotator/x"
+# service, operation, what AWS says: what we add
+COMPLETED: list[tuple[str, str, str, str]] = [
+    ("s3", "list_objects_v2", "Access Denied", f" (the action is s3:ListBucket, asked by {OURS})"),
+    ("secretsmanager", "get_secret_value", f"User: {OURS} may not secretsmanager:GetSecretValue", ""),
+    (
+        "secretsmanager",
+        "get_secret_value",
+        "Somebody may not secretsmanager:GetSecretValue",
+        f" (asked by {OURS})",
+    ),
+]
+
+
+@pytest.mark.parametrize(("service", "operation", "said", "added"), COMPLETED)
+def test_a_denial_names_action_and_credentials_once(service: str, operation: str, said: str, added: str) -> None:
+    with pytest.raises(DeniedError) as refused:
+        Client(Denying(service, "AccessDenied", said), lambda: OURS).call(operation, "it")
+    assert refused.value.message.endswith(f": AccessDenied: {said}{added}")
+    assert "infra/aws/template.yaml" in refused.value.hint
+    assert "DAENA_KEY_PREFIX" in refused.value.hint
+
+
+def test_credentials_that_are_none_lack_no_action_and_unknown_ones_are_not_named() -> None:
+    for code in ("ExpiredToken", "InvalidClientTokenId", "SignatureDoesNotMatch"):
+        with pytest.raises(DeniedError, match=r": no$"):
+            Client(Denying("s3", code, "no"), lambda: OURS).call("list_objects_v2", "it")
+    with pytest.raises(DeniedError, match=r"\(the action is s3:ListBucket\)$"):
+        Client(Denying("s3", "AccessDenied", "no")).call("list_objects_v2", "it")
 
 
 @pytest.mark.parametrize("response", [{}, {"Error": {}}, {"Error": {"Code": "InvalidCiphertextException"}}])

@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from daena_kms.changes import location
 from daena_kms.errors import (
     IntegrityError,
     NotFoundError,
     RefusedError,
     UnavailableError,
 )
+from daena_kms.holdings import location
 from daena_kms.material import KeyMaterial
 from daena_kms.model import State, Status, StoredVersion
 from daena_kms.plan import rotation_id

@@ -68,12 +68,18 @@ def told(problem: KmsError) -> str:
 
 # answer: (what it becomes, words that the hint must have)
 TRANSLATED: dict[str, tuple[Answer, type[KmsError], tuple[str, ...]]] = {
-    # the guide: verify the app registration's permissions, the access policy or role
+    # the guide: verify service principal permissions, check RBAC assignments, ensure the vault's URL is correct
+    "no good token": (refusal(401, "Unauthorized"), DeniedError, ("az login", "AZURE_KEY_VAULT_URL", "tenant")),
     "no role": (refusal(403, "Forbidden", "ForbiddenByRbac"), DeniedError, ("role", "infra/azure")),
     "no policy": (refusal(403, "Forbidden", "AccessDenied"), DeniedError, ("access policies", "get, list and set")),
     "firewall": (refusal(403, "Forbidden", "ForbiddenByFirewall"), DeniedError, ("firewall",)),
     "disabled": (refusal(403, "Forbidden", "SecretDisabled"), RefusedError, ("enable",)),
-    "not there": (refusal(404, "SecretNotFound"), NotFoundError, ("AZURE_KEY_VAULT_URL",)),
+    # the guide: verify that the secret's name matches and that it exists
+    "not there": (
+        refusal(404, "SecretNotFound"),
+        NotFoundError,
+        ("name", "DAENA_KEY_PREFIX", "AZURE_KEY_VAULT_URL", "list-deleted"),
+    ),
     "soft-deleted": (
         refusal(409, "Conflict", "ObjectIsDeletedButRecoverable"),
         RecoverableError,
@@ -99,6 +105,46 @@ def test_an_error_of_key_vault_in_our_words(account: azure_world.Account, name: 
     assert "get of version" in refused.value.message
     assert "because" in refused.value.message
     assert all(word in refused.value.hint for word in words)
+
+
+SAID = (
+    "Caller is not authorized to perform action on resource.\r\nIf role assignments were changed recently, wait.\r\n"
+    "Caller: appid=a;oid=o;iss=i\r\nAction: 'getSecret/action'\r\nResource: '/subscriptions/s'\r\n"
+    "Assignment: (not found)\r\nVault: v;location=l\r\n"
+)
+
+
+def test_who_was_denied_what_where_is_told_in_one_line(account: azure_world.Account) -> None:
+    """The service tells it on lines of their own; of a message without end not all is kept."""
+    for said, kept in (
+        (
+            SAID,
+            "on resource. Caller: appid=a;oid=o;iss=i Action: 'getSecret/action' Resource: '/subscriptions/s'",
+        ),
+        ("x" * 9_000, "x" * 500),
+        (f"no\nAction: {'y' * 9_000}", "no Action: " + "y" * 392),
+    ):
+        error = {"code": "Forbidden", "message": said, "innererror": {"code": "ForbiddenByRbac"}}
+        answer = Answer(403, {"error": error})
+        account.vault.server.between = lambda *_, answer=answer: answer
+        with pytest.raises(DeniedError) as refused:
+            account.store().read(KEY, StoredVersion(1, "0" * 32))
+        assert refused.value.message.partition(" (asked by")[0].endswith(kept)
+
+
+def test_a_denial_says_which_action_and_whose_credentials_where_azure_does_not() -> None:
+    def denied() -> None:
+        refused = HttpResponseError(message="no")
+        refused.status_code, refused.error_code, refused.reason = 403, "AuthorizationPermissionMismatch", "no"  # type: ignore[attr-defined]
+        raise refused
+
+    claims = base64.b64encode(b'{"oid": "somebody"}').decode()
+    azure = Azure(lambda: Fixed(f"x.{claims}.y"), call_timeout=timedelta(1))
+    with pytest.raises(DeniedError, match=r": no \(the action is blobs/read\)$"):
+        azure.asked(denied, "get of it", needs="blobs/read")  # no token was asked for yet
+    azure.identity.actor()
+    with pytest.raises(DeniedError, match=r": no \(the action is blobs/read, asked by azure:somebody\)$"):
+        azure.asked(denied, "get of it", needs="blobs/read")
 
 
 # code of Blob Storage: (status, what it becomes, words that the hint must have)
@@ -129,7 +175,7 @@ def test_every_kind_of_refusal_is_in_the_table_above() -> None:
         json.loads(json.dumps(a.document))["error"].get("innererror", {}).get("code") for a, _, _ in TRANSLATED.values()
     }
     assert set(azure_calls._BY_CODE) <= inner | set(BLOBS) | {"AuthorizationFailure", "ForbiddenByConnection"}
-    assert set(azure_calls._BY_STATUS) - {401, 412} <= {answer.status for answer, _, _ in TRANSLATED.values()}
+    assert set(azure_calls._BY_STATUS) - {412} <= {answer.status for answer, _, _ in TRANSLATED.values()}
 
 
 def test_a_token_that_the_vault_does_not_take(account: azure_world.Account) -> None:
@@ -139,6 +185,7 @@ def test_a_token_that_the_vault_does_not_take(account: azure_world.Account) -> N
     with pytest.raises(DeniedError) as refused:
         account_store.observe(KEY)
     assert "AZURE_CLIENT_SECRET" in refused.value.hint
+    assert "get a new one" in refused.value.hint
 
 
 class Expired:

@@ -29,7 +29,7 @@ from daena_kms.errors import (
     UnavailableError,
 )
 from daena_kms.material import KeyMaterial
-from daena_kms.stores import gcp_layout, gcp_secrets
+from daena_kms.stores import gcp_calls, gcp_layout, gcp_secrets
 from daena_kms.stores.gcp_calls import Gcp, credentials, translate
 from daena_kms.stores.gcp_secrets import Secrets
 from daena_kms.stores.pace import Pace
@@ -72,10 +72,11 @@ def told(problem: KmsError) -> str:
 
 # status of gRPC: (what it becomes, words that the hint must have)
 STATUSES: dict[str, tuple[type[KmsError], tuple[str, ...]]] = {
-    # the guide: check roles of the service account, and that the API is enabled
+    # the guide: verify the service account's permissions, check IAM bindings, ensure that the project's id is correct
     "PERMISSION_DENIED": (DeniedError, ("infra/gcp", "GCP_PROJECT_ID", "DAENA_KEY_PREFIX", "some minutes")),
     "UNAUTHENTICATED": (DeniedError, ("GOOGLE_APPLICATION_CREDENTIALS", "gcloud auth application-default login")),
-    "NOT_FOUND": (NotFoundError, ("GCP_PROJECT_ID",)),
+    # the guide: verify the secret's name, check the project's id, ensure that the secret exists
+    "NOT_FOUND": (NotFoundError, ("the name", "DAENA_KEY_PREFIX", "GCP_PROJECT_ID", "gcloud secrets list")),
     "ALREADY_EXISTS": (ExistsError, ()),
     "ABORTED": (ConflictError, ("look again",)),
     "FAILED_PRECONDITION": (RefusedError, ("disabled or destroyed", "gcloud secrets versions list")),
@@ -135,6 +136,76 @@ def test_another_project_is_denied_and_named(project: gcp_world.Project) -> None
     assert "GCP_PROJECT_ID" in refused.value.hint
 
 
+class Holder:
+    """Credentials that say whose they are."""
+
+    def __init__(self, **told: str) -> None:
+        vars(self).update(told)
+
+
+# the credentials, what Google says: what we add
+WHOSE: list[tuple[Holder, str, str]] = [
+    (Holder(service_account_email=FUNCTION), "no", f" (asked by gcp:{FUNCTION})"),
+    (Holder(account="me@example.org"), "no", " (asked by gcp:me@example.org)"),
+    (Holder(service_account_email=FUNCTION), f"{FUNCTION} does not have access", ""),
+    (Holder(service_account_email="default"), "no", ""),  # the metadata server has not named it yet
+    (Holder(), "no", ""),
+]
+
+
+@pytest.mark.parametrize(("holder", "said", "added"), WHOSE)
+def test_a_denial_names_the_account_once(holder: Holder, said: str, added: str) -> None:
+    def denied() -> None:
+        raise google_errors.Forbidden(said)
+
+    gcp = Gcp(lambda: holder, project="p", call_timeout=timedelta(seconds=1))
+    assert gcp.credentials is holder
+    with pytest.raises(DeniedError) as refused:
+        gcp.asked(denied, "get of it")
+    assert refused.value.message == f"get of it: 403: {said}{added}"
+
+
+# ErrorInfo's reason: (what it becomes, words that the hint must have)
+REASONS: dict[str, tuple[type[KmsError], str]] = {
+    "SERVICE_DISABLED": (ConfigurationError, "gcloud services enable"),
+    "BILLING_DISABLED": (ConfigurationError, "billing account"),
+    "CONSUMER_INVALID": (DeniedError, "gcloud projects list"),
+    "ACCESS_TOKEN_SCOPE_INSUFFICIENT": (DeniedError, "access scope"),
+    "IAM_PERMISSION_DENIED": (DeniedError, "infra/gcp"),
+}
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_denials_are_told_apart_by_their_reason(project: gcp_world.Project, reason: str) -> None:
+    def denied(*_: object) -> Any:
+        raise GoogleError("PERMISSION_DENIED", "because", reason)
+
+    project.secrets.service.between = denied
+    with pytest.raises(KmsError) as refused:
+        project.calls(project.gcp(seconds=0.4)).access(NAME, 1)
+    kind, words = REASONS[reason]
+    assert type(refused.value) is kind
+    assert words in refused.value.hint
+    assert set(gcp_calls._BY_REASON) <= set(REASONS)
+
+
+def test_of_a_body_in_json_its_message_is_told() -> None:
+    """As Cloud Storage answers to an upload, on many lines; what is no such body is cut at its first."""
+    body = '{\n  "error": {\n    "code": 403,\n    "message": "a@b may not storage.objects.create"\n  }\n}\n'
+    told = translate(google_errors.Forbidden(f"POST https://storage/o: {body}: ('Request failed', 403)"), "put of it")
+    assert told.message == "put of it: 403: POST https://storage/o: a@b may not storage.objects.create"
+    for odd in ('{"error": "x"}', '{"error"', "{}", "{\n"):
+        assert translate(google_errors.Forbidden(f"no: {odd}"), "put of it").message.startswith("put of it: 403: no: {")
+
+
+def test_a_bucket_that_is_not_there_is_told_from_an_object_that_is_not() -> None:
+    said = "GET https://storage/b/x/o/y?alt=media: {}: ('Request failed with status code', 404)"
+    missing = translate(google_errors.NotFound(said.format("The specified bucket does not exist.")), "get of it")
+    assert type(missing) is ConfigurationError
+    assert "DAENA_MANIFEST_URL" in missing.hint
+    assert type(translate(google_errors.NotFound(said.format("No such object: x/y")), "get of it")) is NotFoundError
+
+
 def test_a_message_without_end_is_cut() -> None:
     assert len(translate(google_errors.Forbidden("x" * 10_000), "get of it").message) < 600
     assert "no reason given" in translate(google_errors.Forbidden(""), "get of it").message
@@ -145,7 +216,7 @@ def test_a_secret_manager_that_is_not_there(project: gcp_world.Project) -> None:
     there = Secrets(project.gcp(seconds=0.5), "127.0.0.1:9", pace=lambda *_: pace, sleep=lambda _: None)
     with pytest.raises(UnavailableError) as refused:
         there.listed("key")
-    assert "next run" in refused.value.hint or "GCP_SECRET_MANAGER_ENDPOINT" in refused.value.hint
+    assert "GCP_SECRET_MANAGER_ENDPOINT" in refused.value.hint
 
 
 # --- credentials

@@ -9,7 +9,7 @@ from daena_kms.stores import gcp_layout as layout
 from daena_kms.stores.gcp_layout import Secret, annotated, room_problem, size, staged_name, version_id, version_of
 
 LEDGER = "gs://bucket/keys"
-ANCHOR = Anchor(7, "a" * 64, 3, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC), True, "b" * 64)
+ANCHOR = Anchor(7, "a" * 64, 3, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC), True, mac="b" * 64)
 
 
 def secret(annotations: dict[str, str]) -> Secret:

@@ -10,8 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from daena_kms import trust
-from daena_kms.changes import location
 from daena_kms.errors import ConfigurationError, KmsError, NotFoundError, RefusedError
+from daena_kms.holdings import location
 from daena_kms.material import KeyMaterial
 from daena_kms.model import State, Status
 from daena_kms.policy import KeyPolicy

@@ -25,8 +25,10 @@ RESERVED = "reserved--manifest-keys"
 STARTED, RESUMED = {"rotation-started", "change-started"}, {"rotation-resumed", "change-resumed"}
 ENDS_AS = {
     "create": "created", "rotate": "promoted", "rollback": "rolled-back", "import": "imported", "adopt": "adopted",
-    "retire": "retired", "disable": "disabled", "enable": "enabled", "destroy": "destroyed",
+    "retire": "retired", "disable": "disabled", "enable": "enabled", "destroy": "destroyed", "restore": "restored",
+    "migrate": "moved-to",
 }  # fmt: skip
+ENDS_TOO = {("destroy", "destroy-pending"), ("restore", "imported")}
 ENDS = {*ENDS_AS.values(), "destroy-pending", "discarded"}
 MAKING = {"create", "rotate", "rollback", "import"}
 TOLERANCE = timedelta(hours=1)
@@ -89,6 +91,10 @@ def verify_chain(objects: Objects, key: str, generations: list[Generation], anch
         need(entry.get("previous", "") == previous, f"entry {sequence} does not continue the chain")
         need(order.index(entry["signer"]) >= newest, f"entry {sequence} is signed by an older key")
         need(("trust" in entry) == (entry["event"] in ("initialised", "renewed")), "trust where none belongs")
+        need(
+            "origin" not in entry or entry["event"] in ("restored", "imported"), "a link to where it did not come from"
+        )
+        need(("destination" in entry) == (entry["event"] == "moved-to"), "a link to where it did not go")
         need(advance(state, entry) == entry["state"], f"the state of entry {sequence} does not follow")
         state, newest, junk = entry["state"], order.index(entry["signer"]), []
         previous = hashes[sequence] = hashlib.sha256(stored).hexdigest()
@@ -117,14 +123,30 @@ def advance(before: Json, entry: Json) -> Json:
             state = burned(state) | {"failures": failures + made, "retry_at": entry["state"].get("retry_at")}
         else:
             operation = claim["operation"] if claim else ""
-            ends = not claim or ENDS_AS[operation] == event or (operation, event) == ("destroy", "destroy-pending")
+            ends = not claim or ENDS_AS[operation] == event or (operation, event) in ENDS_TOO
             need(ends, "an end of another operation")
-            state |= {"failures": 0, "retry_at": None} if made else {}
+            need(entry.get("origin") == (claim or {}).get("origin"), "an origin that was not announced")
+            state |= {"failures": 0, "retry_at": None} if made or operation == "restore" else {}
+            if operation == "restore":
+                paused = (claim or {}).get("paused")
+                state |= {"previous": earlier(entry["changes"]), "paused": paused, "moved": None}
+            elif operation == "migrate":
+                gone, said = entry["destination"], claim or {}
+                need(gone["ledger"] == said["destination"], "gone to another place than was announced")
+                need(gone["public_key"] == said["destination_key"], "gone to another ledger than was announced")
+                state["moved"] = entry["destination"]["ledger"]
         state["claim"] = None
     elif event in ("paused", "resumed"):
         state["paused"] = event == "paused"
         state |= {"failures": 0, "retry_at": None} if event == "resumed" else {}
     return {name: value for name, value in state.items() if value and (name, value) != ("incarnation", 1)}
+
+
+def earlier(changes: list[Json]) -> Json | None:
+    """The version that was active before, of a key that came from elsewhere."""
+    replaced = [record for record in changes if "deactivated_at" in record and record["state"] != "active"]
+    when = lambda record: (datetime.fromisoformat(record["deactivated_at"]), record["number"])  # noqa: E731
+    return max(replaced, key=when, default=None)
 
 
 def changed(state: Json, changes: list[Json]) -> Json:
@@ -150,7 +172,8 @@ def started(state: Json, claim: Json) -> Json:
     """The state once `claim` is open."""
     making, highest = claim["operation"] in MAKING, state.get("highest", 0)
     need(not making or claim["number"] > highest, "a number was given out twice")
-    anew = claim["operation"] == "create" and bool(state.get("active"))
+    lost = claim["operation"] == "restore" and not state.get("moved")
+    anew = (claim["operation"] == "create" or lost) and bool(state.get("active"))
     more = {"highest": max(highest, claim["number"]), "incarnation": state.get("incarnation", 1) + anew}
     return state | {"claim": claim, "policy": claim["policy"]} | more
 

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 import daena_kms
+from daena_kms.kms import CloudKey
 from daena_kms.material import KeyMaterial
 from daena_kms.model import State, VersionRecord, utc_now
 from daena_kms.service import Fetched
@@ -26,9 +27,11 @@ CORE = Path(daena_kms.__file__).parent
 
 # Who may see bytes, and what for. A module that is not here needs a reason that can be written down here.
 MAY_REVEAL = {
+    "backup_json": "writes a backup's document in base64, and reads one that was decrypted",
     "console": "prints what was asked for with --reveal",
     "keyring": "fingerprints it; splits the reserved key into its two halves",
     "verification": "encrypts and decrypts with it before it goes live",
+    "sealing": "gives a backup's document and a passphrase to age",
     "stores.aws": "wraps imported material with KMS",
     "stores.azure_calls": "gives the application's secret to Entra ID",
     "stores.azure_layout": "writes it in base64, and back",
@@ -46,7 +49,8 @@ def holders(material: KeyMaterial) -> list[object]:
     """Records that carry material."""
     now = utc_now()
     record = VersionRecord(1, "id", "1:00", "AES-256", State.ACTIVE, now, now)
-    return [material, [material], {"key": material}, Fetched("a", record, material), Prepared(material, b"sealed")]
+    held = [Fetched("a", record, material), Prepared(material, b"sealed"), CloudKey("a", material, 1, "id")]
+    return [material, [material], {"key": material}, *held]
 
 
 def test_reveal_gives_the_bytes(material: KeyMaterial) -> None:

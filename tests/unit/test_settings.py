@@ -30,6 +30,8 @@ DEFAULTS = {
     "gcp_endpoint": "",
     "local_kek": None,
     "local_passphrase": None,
+    "backup_recipients": (),
+    "backup_passphrase": None,
     "tick": timedelta(minutes=60),
     "slack": timedelta(minutes=30),
     "lease": timedelta(minutes=15),
@@ -80,6 +82,8 @@ def test_a_setting_that_is_empty_is_not_set(name: str) -> None:
         pytest.param(
             "DAENA_LOCAL_PASSPHRASE", "é ü", "local_passphrase", KeyMaterial("é ü".encode()), id="passphrase-not-ascii"
         ),
+        pytest.param("DAENA_BACKUP_RECIPIENTS", "age1a, age1b,", "backup_recipients", ("age1a", "age1b"), id="age"),
+        pytest.param("DAENA_BACKUP_PASSPHRASE", "x", "backup_passphrase", KeyMaterial(b"x"), id="backup-passphrase"),
         pytest.param("DAENA_TICK_MINUTES", "1440", "tick", timedelta(days=1), id="tick"),
         pytest.param("DAENA_SLACK_MINUTES", "0", "slack", timedelta(0), id="slack-none"),
         pytest.param("DAENA_LEASE_MINUTES", "20", "lease", timedelta(minutes=20), id="lease"),
@@ -184,7 +188,9 @@ def test_a_lease_outlasts_two_calls_whatever_is_set(lease: str, call_timeout: st
     assert settings.lease >= 2 * settings.call_timeout
 
 
-SECRETS = dict.fromkeys(("DAENA_LOCAL_KEK", "DAENA_LOCAL_PASSPHRASE", "AZURE_CLIENT_SECRET"), "hush hush")
+SECRETS = dict.fromkeys(
+    ("DAENA_LOCAL_KEK", "DAENA_LOCAL_PASSPHRASE", "DAENA_BACKUP_PASSPHRASE", "AZURE_CLIENT_SECRET"), "hush hush"
+)
 
 
 def test_secrets_are_not_in_the_repr() -> None:

@@ -1,6 +1,8 @@
 """The double of Cloud Storage, through Google's own client; what fake-gcs-server has of it, held against both."""
 
+import http.client
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -608,6 +610,19 @@ def test_a_reply_can_be_lost_after_the_write_was_done(gcs: StrictGcs, bucket: An
         _put(bucket, NAME, "one", if_generation_match=0)
     gcs.server.between = plain
     assert _read(bucket, NAME) == b"one"
+
+
+def test_half_a_request_is_not_carried_out(gcs: StrictGcs, bucket: Any) -> None:
+    """Its sender was killed."""
+    connection = http.client.HTTPConnection(gcs.url.removeprefix("http://"))
+    connection.putrequest("POST", "/upload/storage/v1/b/a-bucket/o?uploadType=media&name=half")
+    connection.putheader("Authorization", f"Bearer {gcs.tokens.made('somebody')}")
+    connection.putheader("Content-Length", "100")
+    connection.endheaders(b"half")
+    connection.sock.shutdown(socket.SHUT_WR)
+    assert connection.sock.recv(1) == b""
+    connection.close()
+    assert _names(bucket) == []
 
 
 def test_the_clients_own_retry_of_a_lost_create_is_told_of_its_own_write(gcs: StrictGcs, bucket: Any) -> None:

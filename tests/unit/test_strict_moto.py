@@ -6,6 +6,7 @@ Every test speaks to it as the library does: with a real SDK client, over a sock
 import base64
 import http.client
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -982,6 +983,18 @@ class TestTheServer:
             assert connection.sock.getsockname() == before
         connection.close()
 
+    def test_half_a_request_is_not_carried_out(self, s3: Any) -> None:
+        """Its sender was killed. S3's answer to that is IncompleteBody, if anybody is left to hear it."""
+        connection = http.client.HTTPConnection(strict_moto.start().url.removeprefix("http://"))
+        connection.putrequest("PUT", f"/{BUCKET}/half")
+        connection.putheader("Authorization", f"AWS4-HMAC-SHA256 Credential=A/20260101/{REGION}/s3/aws4_request")
+        connection.putheader("Content-Length", "100")
+        connection.endheaders(b"half")
+        connection.sock.shutdown(socket.SHUT_WR)
+        assert connection.sock.recv(1) == b""
+        connection.close()
+        assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET)
+
     @pytest.mark.parametrize("service", ["secretsmanager", "kms", "s3"])
     def test_requests_to_a_service_are_answered_one_at_a_time(self, s3: Any, service: str) -> None:
         calls: dict[str, Callable[[], Any]] = {
@@ -1031,7 +1044,7 @@ class TestTheServer:
             lambda: root("secretsmanager").list_secrets(SortOrder="asc"),
             lambda: root("secretsmanager").create_secret(Name="keys/two", KmsKeyId="alias/aws/secretsmanager"),
             lambda: root("secretsmanager").list_secrets(Filters=[{"Key": "all", "Values": ["x"]}]),
-            lambda: root("kms").decrypt(CiphertextBlob=b"x", DryRun=True),
+            lambda: root("kms").decrypt(CiphertextBlob=b"x", GrantTokens=["a-token"]),
             lambda: root("kms").rotate_key_on_demand(KeyId=made_key()),
             lambda: root("kms").create_key(MultiRegion=True),
         ],

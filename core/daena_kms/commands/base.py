@@ -83,6 +83,8 @@ def cli(*, verbose: bool) -> None:
       daena-key-rotate verify                    hold manifests and store against each other
 
     Settings come from the environment (DAENA_...); the policy from daena-kms.toml or DAENA_POLICY.
+    Also: --test-cloud-kms is doctor, --cloud-kms rotate, --backup backup, --migrate-to-cloud migrate,
+    --verify-cloud-kms verify.
     """
     logging.getLogger("daena_kms").addHandler(console.log_handler() if verbose else logging.NullHandler())
     if verbose:

@@ -2,23 +2,19 @@
 
 import base64
 import binascii
-import sys
 from datetime import datetime
-from pathlib import Path
 from typing import BinaryIO
 
 import click
 
-from .. import app, audit, console
+from .. import app, console
 from ..errors import ConfigurationError
 from ..fleet import Order
-from ..ledger import FolderLedger
 from ..material import KeyMaterial
 from ..model import MAX_MATERIAL_BYTES
 from ..service import check_import
 from ..settings import read_settings
 from .base import (
-    EXIT_UNVERIFIED,
     TRIGGER,
     Age,
     cli,
@@ -156,38 +152,6 @@ def get(*, key: str, number: int | None, reveal: bool, encoding: str, as_json: b
 def history(*, key: str, as_json: bool) -> None:
     """Show a key's manifest, every entry verified."""
     console.history(open_service(writes=False).history(key), as_json=as_json)
-
-
-@cli.command()
-@keys_argument
-@click.option("--manifests", type=click.Path(path_type=Path), help="Verify a copy of the manifests, offline.")
-@click.option("--public-key", default="", metavar="HEX", help="With --manifests: the public key that `init` printed.")
-@json_option
-def verify(*, keys: tuple[str, ...], manifests: Path | None, public_key: str, as_json: bool) -> None:
-    """Prove manifests, the heads stored beside the keys, and the store, each against the others.
-
-    \b
-    Examples:
-      daena-key-rotate verify
-      daena-key-rotate verify --manifests /evidence/manifests --public-key 0f3c...
-    """
-    if public_key and manifests is None:
-        raise click.UsageError("--public-key goes with --manifests; DAENA_PUBLIC_KEY pins the key otherwise")
-    if manifests is not None:
-        if not public_key:
-            console.warning(
-                "without --public-key the copy vouches for itself: compare its key with the one `init` printed"
-            )
-        if not manifests.is_dir():
-            raise ConfigurationError(f"{manifests} is not a folder", "give the folder that holds a folder per key")
-        ledger = FolderLedger(manifests, manifests.absolute().as_uri())
-        ledger.check_ours()
-        found = audit.verify_manifests(ledger, public_key, keys)
-    else:
-        found = open_service(writes=False).verify(keys)
-    console.audits(found, as_json=as_json)
-    if any(each.problems for each in found):
-        sys.exit(EXIT_UNVERIFIED)
 
 
 @cli.command()

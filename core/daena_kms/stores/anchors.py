@@ -6,6 +6,7 @@ from datetime import datetime
 from ..model import UNREADABLE, Anchor
 
 _HEAD, _NUMBER, _SINCE, _ATTENTION, _PAUSED = "head", "number", "active-since", "attention-at", "paused"
+_STANDING_MOVED = "moved"  # in the place of `paused`: Key Vault has room for 15 tags
 FIELDS = (_HEAD, _NUMBER, _SINCE, _ATTENTION, _PAUSED)
 
 
@@ -16,7 +17,7 @@ def write(anchor: Anchor) -> dict[str, str]:
         _NUMBER: str(anchor.number),
         _SINCE: _text(anchor.active_since),
         _ATTENTION: _text(anchor.attention_at),
-        _PAUSED: "yes" if anchor.paused else "",
+        _PAUSED: _STANDING_MOVED if anchor.moved else "yes" if anchor.paused else "",
     }
 
 
@@ -33,6 +34,7 @@ def read(texts: Mapping[str, str]) -> Anchor | None:
             active_since=_time(texts[_SINCE]),
             attention_at=_time(texts[_ATTENTION]),
             paused=texts[_PAUSED] == "yes",
+            moved=texts[_PAUSED] == _STANDING_MOVED,
             mac=mac,
         )
     except (KeyError, ValueError):

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..errors import ConflictError, IntegrityError, NotFoundError, RefusedError
+from ..errors import DAMAGED_HINT, ConflictError, IntegrityError, NotFoundError, RefusedError
 from ..material import KeyMaterial
 from ..model import Anchor, InventoryRow, KeySpec, Observed, StoredVersion
 from ..names import key_of, secret_name
@@ -171,7 +171,7 @@ class AwsStore:
         if (envelope.key, envelope.number) != (name, version.number or envelope.number):
             raise IntegrityError(
                 f"version {version.number} of {key} holds an envelope of {envelope.key}, version {envelope.number}",
-                "restore it from a backup",
+                DAMAGED_HINT,
             )
         opened = self._kms.call(
             "decrypt",

@@ -44,9 +44,18 @@ _SHARE_OF_CONNECTING, _SHARE_OF_READING = 0.06, 0.22
 # These write requests and replies into the log at DEBUG, and a reply of KMS holds material.
 _TALKATIVE = ("botocore.endpoint", "botocore.parsers")
 
-_PERMISSIONS = "check the IAM permissions of these credentials, the key policy, and that the region is the right one"
+_PERMISSIONS = (
+    "check the IAM permissions of these credentials (infra/aws/template.yaml has all that are needed, for names under "
+    "DAENA_KEY_PREFIX), for kms: also the key policy, and that AWS_REGION is the right region; "
+    "`aws sts get-caller-identity` says whose credentials they are"
+)
 _CREDENTIALS = "check the credentials: `aws sts get-caller-identity` must work with the same environment"
-_SYMMETRIC = "AWS_KMS_KEY_ID must name a symmetric key for encryption (SYMMETRIC_DEFAULT, ENCRYPT_DECRYPT)"
+_EXPIRED = f"these have expired: `aws sso login`, or assume the role again; then {_CREDENTIALS}"
+_CLOCK = f"this machine's clock must be right; then {_CREDENTIALS}"
+_SYMMETRIC = (
+    "AWS_KMS_KEY_ID must name a symmetric key for encryption (SYMMETRIC_DEFAULT, ENCRYPT_DECRYPT), not an asymmetric "
+    "or an HMAC key: `aws kms describe-key --key-id …` shows its KeySpec and KeyUsage"
+)
 _LATER = "nothing is lost: the next run tries again"
 _NETWORK = "check AWS_REGION, the network and any proxy; nothing is lost, the next run tries again"
 _SLOWER = "lower DAENA_CONCURRENCY, or ask AWS for a higher quota; the next run goes on"
@@ -64,18 +73,16 @@ class RejectedError(RefusedError):
 _Kind = Callable[[str, str], KmsError]
 _TRANSLATIONS: dict[tuple[str, ...], tuple[_Kind, str]] = {
     ("AccessDeniedException", "AccessDenied", "AllAccessDisabled", "403", "Forbidden"): (DeniedError, _PERMISSIONS),
+    ("ExpiredToken", "ExpiredTokenException"): (DeniedError, _EXPIRED),
+    # A signature of more than five minutes ago is refused by the same codes as a wrong one.
+    ("InvalidSignatureException", "RequestTimeTooSkewed", "SignatureDoesNotMatch"): (DeniedError, _CLOCK),
     (
-        "ExpiredToken",
-        "ExpiredTokenException",
         "IncompleteSignature",
         "InvalidAccessKeyId",
         "InvalidClientTokenId",
-        "InvalidSignatureException",
         "InvalidToken",
         "MissingAuthenticationToken",
         "MissingAuthenticationTokenException",
-        "RequestTimeTooSkewed",
-        "SignatureDoesNotMatch",
         "UnrecognizedClientException",
     ): (DeniedError, _CREDENTIALS),
     ("InvalidKeyUsageException", "UnsupportedOperationException"): (ConfigurationError, _SYMMETRIC),
@@ -83,14 +90,17 @@ _TRANSLATIONS: dict[tuple[str, ...], tuple[_Kind, str]] = {
         ConfigurationError,
         "AWS_KMS_KEY_ID names no key of this account and region: check it, and AWS_REGION",
     ),
-    ("DisabledException",): (UnavailableError, "enable the KMS key again: `aws kms enable-key --key-id …`"),
+    ("DisabledException",): (
+        UnavailableError,
+        "applications cannot read either: enable the KMS key again, NOW: `aws kms enable-key --key-id …`",
+    ),
     ("KMSInvalidStateException", "KeyUnavailableException"): (
         UnavailableError,
         "the KMS key is not usable: if it waits for deletion, `aws kms cancel-key-deletion` and `enable-key`, NOW",
     ),
     ("InvalidCiphertextException", "IncorrectKeyException"): (
         IntegrityError,
-        "what is stored was not wrapped for this key and number: see `verify`, restore it from a backup",
+        "what is stored was not wrapped for this key and number: see `verify`; a backup has it",
     ),
     ("EncryptionFailure", "DecryptionFailure"): (
         UnavailableError,
@@ -117,7 +127,8 @@ _TRANSLATIONS: dict[tuple[str, ...], tuple[_Kind, str]] = {
     ),
 }
 _BY_CODE = {code: made for codes, made in _TRANSLATIONS.items() for code in codes}
-_REQUEST_IS_WRONG = ("InvalidParameterException", "InvalidRequestException", "LimitExceededException")
+WOULD_SUCCEED = "DryRunOperationException"  # recorded-replies; AWS: "Testing your permissions"
+_REQUEST_IS_WRONG = ("InvalidParameterException", "InvalidRequestException", "LimitExceededException", WOULD_SUCCEED)
 _WAITS_FOR_DELETION = "for deletion"  # marked, says a put; scheduled, says the making of a secret
 
 
@@ -208,29 +219,62 @@ def _is_object(body: bytes) -> bool:
         return False
 
 
+# IAM's name for a permission, where it is not the operation's (AWS: service authorization reference).
+_IAM_ACTIONS = {"s3:ListObjectVersions": "s3:ListBucketVersions", "s3:ListObjectsV2": "s3:ListBucket"}
+
+
 class Client:
     """One AWS service. `call` returns the reply or raises the children of KmsError."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, whose: Callable[[], str] = lambda: "") -> None:
+        """`whose` tells the ARN of the credentials in use, or nothing where that is not known yet."""
         self._client = client
+        self._whose = whose
 
     @property
     def region(self) -> str:
         """The region that the client speaks to."""
         return str(self._client.meta.region_name)
 
+    def listen(self, hear: Callable[[str], None]) -> None:
+        """Tell the `Date` of every reply from now on, of refusals too."""
+
+        def tell(parsed_response: dict[str, Any] | None = None, **_: object) -> None:
+            headers = (parsed_response or {}).get("ResponseMetadata", {}).get("HTTPHeaders", {})
+            hear(str(headers.get("date", "")))
+
+        self._client.meta.events.register("response-received", tell)
+
     def call(self, operation: str, subject: str, **parameters: object) -> Reply:
         """Call an operation in botocore's spelling (`put_secret_value`) on `subject`, which is for people."""
         about = f"{operation.replace('_', '-')} of {subject}"
-        return Reply(about, _asked(lambda: getattr(self._client, operation)(**parameters), about))
+        return Reply(about, self._asked(operation, lambda: getattr(self._client, operation)(**parameters), about))
 
     def pages(self, operation: str, subject: str, **parameters: object) -> list[Reply]:
         """Every page of a listing."""
         about = f"{operation.replace('_', '-')} of {subject}"
-        pages = _asked(lambda: list(self._client.get_paginator(operation).paginate(**parameters)), about)
+        ask = self._client.get_paginator
+        pages = self._asked(operation, lambda: list(ask(operation).paginate(**parameters)), about)
         if pages and pages[-1].get("IsTruncated"):
             raise UnavailableError(f"{about}: the listing breaks off", _NETWORK)
         return [Reply(about, page) for page in pages]
+
+    def _asked(self, operation: str, ask: Callable[[], Any], about: str) -> Any:
+        try:
+            return _asked(ask, about)
+        except DeniedError as problem:
+            if problem.hint != _PERMISSIONS:
+                raise
+            raise DeniedError(self._completed(problem.message, operation), problem.hint) from None
+
+    def _completed(self, message: str, operation: str) -> str:
+        """A denial with the action and with whose credentials, where AWS did not say: S3 may say "Access Denied"."""
+        named = self._client.meta.method_to_api_mapping[operation]
+        action = f"{self._client.meta.service_model.service_name}:{named}"
+        action, whose = _IAM_ACTIONS.get(action, action), self._whose()
+        added = [f"the action is {action}"] if action not in message else []
+        added += [f"asked by {whose}"] if whose and whose not in message else []
+        return f"{message} ({', '.join(added)})" if added else message
 
 
 def _asked(ask: Callable[[], Any], about: str) -> Any:
@@ -261,6 +305,7 @@ class Aws:
         self._region = region
         self._session: Any = botocore.session.Session(profile=profile or None)
         self._clients: dict[str, Client] = {}
+        self._arn = ""
 
     def client(self, service: str) -> Client:
         """The client of a service by botocore's name: `secretsmanager`, `kms`, `s3`, `sts`."""
@@ -275,9 +320,10 @@ class Aws:
             if service == "s3":
                 # botocore asks before it sends any body; ours are small, and each question is one more round trip.
                 made.meta.events.unregister("before-call.s3", handlers.add_expect_header)
-            self._clients[service] = Client(made)
+            self._clients[service] = Client(made, lambda: self._arn)
         return self._clients[service]
 
     def actor(self) -> str:
         """The ARN of the credentials in use. Needs no permission (botocore: sts GetCallerIdentity)."""
-        return str(self.client("sts").call("get_caller_identity", "these credentials")["Arn"])
+        self._arn = str(self.client("sts").call("get_caller_identity", "these credentials")["Arn"])
+        return self._arn

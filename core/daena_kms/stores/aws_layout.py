@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 import msgspec
 from msgspec import Struct
 
-from ..errors import IntegrityError
+from ..errors import DAMAGED_HINT, IntegrityError
 from ..model import Anchor, StoredVersion
 from . import anchors
 
@@ -219,7 +219,7 @@ def unseal(text: str) -> Envelope | None:
     try:
         return msgspec.json.decode(text, type=Envelope)
     except (msgspec.DecodeError, UnicodeError):
-        raise IntegrityError("the stored value is no sound envelope", "restore it from a backup") from None
+        raise IntegrityError("the stored value is no sound envelope", DAMAGED_HINT) from None
 
 
 def plain(text: str) -> bytes:
@@ -227,7 +227,7 @@ def plain(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise IntegrityError("the stored value is no text", "restore it from a backup") from None
+        raise IntegrityError("the stored value is no text", DAMAGED_HINT) from None
 
 
 def anchor_tags(ledger: str, anchor: Anchor) -> dict[str, str]:

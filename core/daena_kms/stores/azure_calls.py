@@ -46,6 +46,14 @@ _CREDENTIALS = (
     "check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or the app's managed identity; "
     "on a laptop, `az login`"
 )
+_TENANT = (
+    "the vault does not take this token: get a new one (`az login --tenant …`, or AZURE_TENANT_ID with a valid "
+    "AZURE_CLIENT_SECRET) of the vault's own tenant, and check AZURE_KEY_VAULT_URL: `az keyvault show --name …`"
+)
+_NOT_THERE = (
+    "check the name (DAENA_KEY_PREFIX goes before it) and AZURE_KEY_VAULT_URL; was it deleted? "
+    "`az keyvault secret list-deleted --vault-name …`"
+)
 _PERMISSIONS = (
     "give these credentials the role that infra/azure defines (in a vault with access policies: get, list and set of "
     "secrets); a new assignment takes some minutes"
@@ -57,6 +65,7 @@ _SLOWER = "lower DAENA_CONCURRENCY, or use a vault of its own; the next run goes
 _RECOVER = (
     "a secret of that name was deleted and can be recovered: `az keyvault secret recover --vault-name … --name {name}`"
 )
+_TELLING = ("Caller: ", "Action: ", "Resource: ")
 _DELETING = "somebody deletes the container of the manifests: restore it, or put the manifests back from a copy"
 _CONTAINER = "make the container that DAENA_MANIFEST_URL names, or mend the address"
 
@@ -80,9 +89,9 @@ _BY_CODE: dict[str, tuple[_Kind, str]] = {
 }
 _BY_STATUS: dict[int, tuple[_Kind, str]] = {
     400: (RefusedError, "see the key's secret in the Azure portal"),
-    401: (DeniedError, _CREDENTIALS),
+    401: (DeniedError, _TENANT),
     403: (DeniedError, _PERMISSIONS),
-    404: (NotFoundError, "check the name, AZURE_KEY_VAULT_URL and the tenant"),
+    404: (NotFoundError, _NOT_THERE),
     409: (ConflictError, "look again"),
     412: (ExistsError, ""),
     _THROTTLED: (ThrottledError, _SLOWER),
@@ -136,7 +145,16 @@ def _told(problem: HttpResponseError) -> tuple[list[str], str]:
         return [], ""
     inner = error.innererror if isinstance(error.innererror, Mapping) else {}
     codes = [str(error.code), *([str(inner["code"])] if inner.get("code") else [])]
-    return codes, str(error.message or "").partition("\n")[0][:500]
+    return codes, _one_line(str(error.message or ""))
+
+
+def _one_line(said: str) -> str:
+    """The first line of a message, and those after it that tell who was denied what, where.
+
+    As quoted in Azure/Commercial-Marketplace-SaaS-Accelerator issue 710 and piyushsachdeva/Terraform_AKS issue 2.
+    """
+    first, *more = (line.strip() for line in said.splitlines() or [""])
+    return " ".join([first[:500], *(line[:400] for line in more if line.startswith(_TELLING))])
 
 
 def asked(ask: Callable[[], Any], about: str, name: str = "") -> Any:
@@ -205,10 +223,14 @@ class Identity:
         """Who these credentials are, as the token says: a managed identity's resource, a user, or an application."""
         if not self._claims:
             asked(lambda: self.get_token_info(_VAULT_SCOPE), "a token for Key Vault")
+        return self.known() or "azure:unknown"
+
+    def known(self) -> str:
+        """The same without asking for a token: nothing where there was none yet."""
         for claim in ("xms_mirid", "upn", "unique_name", "appid", "oid"):
             if self._claims.get(claim):
                 return f"azure:{self._claims[claim]}"
-        return "azure:unknown"
+        return ""
 
 
 def _claims(token: str) -> dict[str, Any]:
@@ -264,6 +286,18 @@ class Azure:
         if self._identity is None:
             self._identity = asked(lambda: Identity(self._make_credential()), "use of the Azure credentials")
         return self._identity
+
+    def asked(self, ask: Callable[[], Any], about: str, name: str = "", *, needs: str = "") -> Any:
+        """As `asked`; a denial also says which action it `needs`, and whose credentials were shown."""
+        try:
+            return asked(ask, about, name)
+        except DeniedError as problem:
+            if "Caller: " in problem.message:  # Key Vault has said all of it
+                raise
+            whose = self._identity.known() if self._identity is not None else ""
+            told = [f"the action is {needs}"] * bool(needs) + [f"asked by {whose}"] * bool(whose)
+            added = f" ({', '.join(told)})" if told else ""
+            raise DeniedError(problem.message + added, problem.hint) from None
 
     @property
     def attempt_seconds(self) -> float:

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 
 from msgspec import Struct
 
-from ..errors import IntegrityError
+from ..errors import DAMAGED_HINT, IntegrityError
 from ..material import KeyMaterial
 from ..model import Anchor, StoredVersion
 from ..names import STAGED_SUFFIX
@@ -164,8 +164,8 @@ def unseal(value: KeyMaterial, kind: str, secret: str, version: int) -> KeyMater
         return value  # adopted: it lies there as somebody else wrote it
     expected = content_type(secret, version or number({NUMBER: kind.rpartition("=")[2]}))
     if kind != expected:
-        raise IntegrityError(f"what is stored was written as {kind!r}, not as {expected!r}", "restore it from a backup")
+        raise IntegrityError(f"what is stored was written as {kind!r}, not as {expected!r}", DAMAGED_HINT)
     try:
         return KeyMaterial(base64.b64decode(value.reveal(), validate=True))
     except binascii.Error:
-        raise IntegrityError("the stored value is no base64", "restore it from a backup") from None
+        raise IntegrityError("the stored value is no base64", DAMAGED_HINT) from None

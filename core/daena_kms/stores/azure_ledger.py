@@ -26,12 +26,13 @@ _SHARE_OF_A_PAUSE, _SHARE_OF_JITTER = 0.05, 0.02
 _EMULATED = "devstoreaccount1"  # Azurite has the account in the path, not in the host's name
 
 # All under Microsoft.Storage/storageAccounts/blobServices/containers/.
+_ADD, _READ = "blobs/add/action", "blobs/read"
 REQUIRED_PERMISSIONS: Permissions = {
-    "append": ("blobs/add/action", "blobs/read"),
-    "read": ("blobs/read",),
-    "sequences": ("blobs/read",),
-    "names": ("blobs/read",),
-    "rewritten": ("blobs/read",),
+    "append": (_ADD, _READ),
+    "read": (_READ,),
+    "sequences": (_READ,),
+    "names": (_READ,),
+    "rewritten": (_READ,),
 }
 
 
@@ -83,12 +84,12 @@ def read_blob(azure: Azure, url: str) -> bytes:
     """The content of one blob, such as a policy file. Raises ConfigurationError if it is not there."""
     account, container, path = split_url(url)
     try:
-        return _content(open_container(azure, account, container), path, url)
+        return _content(azure, open_container(azure, account, container), path, url)
     except NotFoundError:
         raise ConfigurationError(f"there is no {url}", "upload it, or set DAENA_POLICY to where it is") from None
 
 
-def _content(container: ContainerClient, name: str, where: str) -> bytes:
+def _content(azure: Azure, container: ContainerClient, name: str, where: str) -> bytes:
     def ask() -> bytes:
         downloaded = container.download_blob(name)
         content = downloaded.readall()
@@ -96,7 +97,7 @@ def _content(container: ContainerClient, name: str, where: str) -> bytes:
             raise UnavailableError(f"the reply for {where} broke off", "try again")
         return bytes(content)
 
-    return asked(ask, f"get of {where}")  # type: ignore[no-any-return]
+    return azure.asked(ask, f"get of {where}", needs=_READ)  # type: ignore[no-any-return]
 
 
 class BlobLedger:
@@ -104,13 +105,14 @@ class BlobLedger:
 
     def __init__(self, azure: Azure, url: str) -> None:
         account, container, self._path = split_url(url)
+        self._azure = azure
         self._container: Any = open_container(azure, account, container)
         self.address = f"{account}/{container}/{self._path}"
 
     def append(self, key: str, sequence: int, data: bytes) -> None:
         name, about = self._name(key, sequence), f"put of {self.where(key, sequence)}"
         try:
-            asked(lambda: self._container.upload_blob(name, data, overwrite=False), about)
+            self._azure.asked(lambda: self._container.upload_blob(name, data, overwrite=False), about, needs=_ADD)
         except DeniedError:
             # Who may add blobs and not overwrite them is denied, in one word or another, where one lies already.
             if self.read(key, sequence) is None:
@@ -119,7 +121,7 @@ class BlobLedger:
 
     def read(self, key: str, sequence: int) -> bytes | None:
         try:
-            return _content(self._container, self._name(key, sequence), self.where(key, sequence))
+            return _content(self._azure, self._container, self._name(key, sequence), self.where(key, sequence))
         except NotFoundError:
             return None
 
@@ -133,7 +135,8 @@ class BlobLedger:
             walked = self._container.walk_blobs(name_starts_with=prefix, delimiter="/")
             return [found.name for found in walked if isinstance(found, BlobPrefix)]
 
-        folders = (name.removeprefix(prefix).rstrip("/") for name in asked(ask, f"list of {self.address}"))
+        listed = self._azure.asked(ask, f"list of {self.address}", needs=_READ)
+        folders = (name.removeprefix(prefix).rstrip("/") for name in listed)
         return sorted(name for name in folders if name == RESERVED_KEY or not name_problem(name))
 
     def rewritten(self, key: str) -> list[int]:
@@ -147,7 +150,7 @@ class BlobLedger:
         def ask() -> list[str]:
             return [found.name for found in self._container.list_blobs(name_starts_with=prefix, include=[*include])]
 
-        return asked(ask, f"list of {self.address}/{key}")  # type: ignore[no-any-return]
+        return self._azure.asked(ask, f"list of {self.address}/{key}", needs=_READ)  # type: ignore[no-any-return]
 
     def _sequences(self, key: str, names: list[str]) -> Iterator[int]:
         prefix = f"{self._path}/{key}/"

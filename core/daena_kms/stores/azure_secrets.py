@@ -32,6 +32,7 @@ class Vault:
     ) -> None:
         """`token` makes a text that no other put has: by it a put whose reply was lost is found again."""
         self.url = url.rstrip("/")
+        self._azure = azure
         self._seconds, self._attempt_seconds = azure.seconds, azure.attempt_seconds
         self._pace = pace
         self._monotonic = pace.monotonic
@@ -62,12 +63,13 @@ class Vault:
 
     def _listing(self, about: str, ask: Callable[[Callable[[Any], None]], Any]) -> list[Shown]:
         text = f"list of {about}"
-        return asked(lambda: [_shown(text, found) for found in ask(_whole(text))], text)  # type: ignore[no-any-return]
+        found: list[Shown] = self._azure.asked(lambda: [_shown(text, told) for told in ask(_whole(text))], text)
+        return found
 
     def get(self, name: str, version: str = "") -> tuple[Shown, KeyMaterial]:
         """A version and its value's text; without `version` what readers get. RefusedError if it is disabled."""
         about = f"get of version {version or '(newest)'} of {name}"
-        got: KeyVaultSecret = asked(lambda: self._client.get_secret(name, version), about, name)
+        got: KeyVaultSecret = self._azure.asked(lambda: self._client.get_secret(name, version), about, name)
         shown = _shown(about, got.properties)
         self._check(shown, name, version or shown.version)
         if not isinstance(got.value, str):
@@ -115,7 +117,7 @@ class Vault:
                 name, value, content_type=content_type, tags=dict(tags), timeout=left
             )
 
-        shown = _shown(about, asked(ask, about, name).properties)
+        shown = _shown(about, self._azure.asked(ask, about, name).properties)
         self._check(shown, name, shown.version)
         if _folded(shown.tags) != _folded(tags):
             raise UnavailableError(f"{about}: the reply has other tags than were sent", _FOREIGN)
@@ -131,7 +133,7 @@ class Vault:
         about = f"update of version {version} of {name}"
         _check_limits(name, tags or {})
         sent = {} if tags is None else {"tags": dict(tags)}
-        done: SecretProperties = asked(
+        done: SecretProperties = self._azure.asked(
             lambda: self._client.update_secret_properties(name, version, enabled=enabled, **sent), about, name
         )
         changed = _shown(about, done)

@@ -56,6 +56,7 @@ class Objects:
         self._client: Any = asked(
             lambda: Client(project=gcp.project or None, credentials=gcp.credentials), "use of Cloud Storage"
         )
+        self._gcp = gcp
         self._bucket = self._client.bucket(bucket)
         self._how: dict[str, Any] = {
             "timeout": gcp.seconds * SHARE_OF_ATTEMPT,
@@ -68,7 +69,7 @@ class Objects:
     def create(self, name: str, data: bytes, about: str) -> None:
         """Write an object that is not there yet. Raises ExistsError if it is."""
         blob = self._bucket.blob(name)
-        asked(
+        self._gcp.asked(
             lambda: blob.upload_from_string(
                 data, content_type="application/json", if_generation_match=0, checksum="crc32c", **self._how
             ),
@@ -77,7 +78,7 @@ class Objects:
 
     def content(self, name: str, about: str) -> bytes:
         """An object's bytes, held against its checksum. Raises NotFoundError if there is none."""
-        got = asked(lambda: self._bucket.blob(name).download_as_bytes(checksum="crc32c", **self._how), about)
+        got = self._gcp.asked(lambda: self._bucket.blob(name).download_as_bytes(checksum="crc32c", **self._how), about)
         return bytes(got)
 
     def names(self, prefix: str, about: str, *, versions: bool = False) -> list[str]:
@@ -89,7 +90,7 @@ class Objects:
                 for blob in self._client.list_blobs(self._bucket, prefix=prefix, versions=versions, **self._how)
             ]
 
-        return list(asked(ask, about))
+        return list(self._gcp.asked(ask, about))
 
     def folders(self, prefix: str, about: str) -> list[str]:
         """The folders right under `prefix`."""
@@ -100,7 +101,7 @@ class Objects:
                 pass
             return [folder.removeprefix(prefix).rstrip("/") for folder in listed.prefixes]
 
-        return list(asked(ask, about))
+        return list(self._gcp.asked(ask, about))
 
 
 def read_object(gcp: Gcp, url: str) -> bytes:

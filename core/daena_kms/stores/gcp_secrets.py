@@ -88,14 +88,16 @@ class Secrets:
         """Every secret with that value of our label. May be old."""
         request = {"parent": self._parent, "filter": f"labels.{layout.LABEL}={label}", "page_size": _PAGE}
         about = "list of the keys"
-        pages = asked(lambda: [*self._client.list_secrets(request=request, **self._repeatable)], about)
+        pages = self._gcp.asked(lambda: [*self._client.list_secrets(request=request, **self._repeatable)], about)
         return [_secret(about, told, self._tail(about, told.name)[0]) for told in pages]
 
     def secret(self, name: str) -> Secret | None:
         """A secret without its payloads; None if there is none. May be old."""
         about = f"get of {name}"
         try:
-            told = asked(lambda: self._client.get_secret(request={"name": self._path(name)}, **self._repeatable), about)
+            told = self._gcp.asked(
+                lambda: self._client.get_secret(request={"name": self._path(name)}, **self._repeatable), about
+            )
         except NotFoundError:
             return None
         return self._shown(about, told, name)
@@ -105,7 +107,9 @@ class Secrets:
         about = f"list of the versions of {name}"
         request = {"parent": self._path(name), "page_size": _PAGE}
         try:
-            told = asked(lambda: [*self._client.list_secret_versions(request=request, **self._repeatable)], about)
+            told = self._gcp.asked(
+                lambda: [*self._client.list_secret_versions(request=request, **self._repeatable)], about
+            )
         except NotFoundError:
             return []
         found = [self._version(about, each, name) for each in told]
@@ -116,7 +120,7 @@ class Secrets:
         about = f"get of version {version} of {name}"
         request = {"name": self._path(name, version)}
         try:
-            told = asked(lambda: self._client.get_secret_version(request=request, **self._repeatable), about)
+            told = self._gcp.asked(lambda: self._client.get_secret_version(request=request, **self._repeatable), about)
         except NotFoundError:
             return None
         return self._version(about, told, name, version)
@@ -125,7 +129,7 @@ class Secrets:
         """A version's payload, whatever was added when. Raises RefusedError if it is disabled or destroyed."""
         about = f"access of version {version} of {name}"
         request = {"name": self._path(name, version)}
-        told = asked(lambda: self._client.access_secret_version(request=request, **self._repeatable), about)
+        told = self._gcp.asked(lambda: self._client.access_secret_version(request=request, **self._repeatable), about)
         self._check(about, told.name, name, version)
         payload = bytes(told.payload.data)
         if not told.payload.data_crc32c or told.payload.data_crc32c != google_crc32c.value(payload):
@@ -159,7 +163,7 @@ class Secrets:
         request = {"parent": self._parent, "secret_id": name, "secret": secret}
         self._writes.wait()
         try:
-            told = asked(lambda: self._client.create_secret(request=request, **self._repeatable), about)
+            told = self._gcp.asked(lambda: self._client.create_secret(request=request, **self._repeatable), about)
         except ExistsError:
             return None
         return self._shown(about, told, name)
@@ -208,7 +212,7 @@ class Secrets:
         if (left := self._left(ends)) <= 0:
             raise UnavailableError(f"{about}: the time of a call is over", "nothing is lost: the next run looks again")
         how = {**self._once, "retry": self._once["retry"].with_timeout(left)}
-        told = asked(lambda: self._client.add_secret_version(request=request, **how), about)
+        told = self._gcp.asked(lambda: self._client.add_secret_version(request=request, **how), about)
         return self._version(about, told, name)
 
     def _added(self, name: str, material: KeyMaterial, after: int) -> Version | None:
@@ -241,7 +245,7 @@ class Secrets:
     def _conditional(self, ask: Callable[[], Any], about: str) -> Any:
         """A change with an etag: who has another one is told so by FAILED_PRECONDITION (Google: "Use entity tags")."""
         try:
-            return asked(ask, about)
+            return self._gcp.asked(ask, about)
         except RefusedError as problem:
             raise ConflictError(problem.message, "look again") from None
 

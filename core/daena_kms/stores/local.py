@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from msgspec import Struct
 
 from ..errors import (
+    DAMAGED_HINT,
     ConfigurationError,
     ConflictError,
     DeniedError,
@@ -41,6 +42,7 @@ REQUIRED_PERMISSIONS: Permissions = {}
 FORMAT = b"daena-kms vault 1"
 BUSY_SECONDS = 60
 _NONCE_BYTES = 12
+_FILE_HINT = "put the file back from a copy, or move it away and `restore` a backup; nothing was changed"
 _SEAL_CONTEXT = "daena-kms/local/1"
 _CHECK_TEXT = b"this key opens this vault"
 
@@ -249,7 +251,7 @@ class LocalStore:
         except (InvalidTag, ValueError):
             raise IntegrityError(
                 f"version {version.number} of {key} does not open: it was altered or moved in the vault",
-                "restore it from a backup",
+                DAMAGED_HINT,
             ) from None
         return KeyMaterial(opened)
 
@@ -323,7 +325,7 @@ class LocalStore:
         if missing := {"kek", "salt", "check"} - set(facts):
             raise ConfigurationError(
                 f"{self._path} is no sound vault: it lacks {', '.join(sorted(missing))}",
-                "restore it from a backup; nothing was changed",
+                _FILE_HINT,
             )
         kind = facts["kek"].decode()
         check = facts["check"]
@@ -412,7 +414,10 @@ def _check_length(db: sqlite3.Connection, path: Path) -> None:
     (pages,), (size,) = db.execute("PRAGMA page_count").fetchone(), db.execute("PRAGMA page_size").fetchone()
     log = path.with_name(path.name + "-wal")
     if path.stat().st_size < pages * size and not (log.exists() and log.stat().st_size):
-        raise ConfigurationError(f"the vault {path} was cut short", "restore it from a backup; nothing was changed")
+        raise ConfigurationError(
+            f"the vault {path} was cut short",
+            _FILE_HINT,
+        )
 
 
 def _translate(problem: sqlite3.Error, path: Path) -> KmsError:
@@ -423,7 +428,10 @@ def _translate(problem: sqlite3.Error, path: Path) -> KmsError:
         return DeniedError(f"the vault {path} cannot be used: {problem}", "check the folder's owner and permissions")
     if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
         return UnavailableError(f"cannot write the vault {path}: {problem}", "free some space, look at the disk")
-    return ConfigurationError(f"{path} is no sound vault: {problem}", "restore it from a backup; nothing was changed")
+    return ConfigurationError(
+        f"{path} is no sound vault: {problem}",
+        _FILE_HINT,
+    )
 
 
 def _context(key: str, number: int, spec: str) -> bytes:
