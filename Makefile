@@ -40,7 +40,7 @@ bench: $(READY)  ## figures: a table, and build/bench.json
 
 faults: $(READY) .venv/tools/azurite/ready  ## what takes longer: the protocol explored in full, keys moved by processes that are killed, every rule and every pair of deaths on every store
 	$(BIN)/python -m tests.faults $(ARGS)
-	$(BIN)/python -m pytest -n auto -q --thorough tests/contract tests/unit
+	$(BIN)/python -m pytest -n auto -q --thorough tests/contract tests/unit tests/model
 
 # Tools with an environment of their own: they pin what others need newer.
 # The Azure worker's metadata asks for Python 3.13; its code does not.

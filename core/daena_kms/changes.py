@@ -53,10 +53,10 @@ def _lying(run: "Run", view: plan.View, record: VersionRecord) -> list[StoredVer
 
 def apply(run: "Run", claim: Claim, view: plan.View) -> list[VersionRecord]:
     """Carry out the change that `claim` announced; returns the new records. Raises RefusedError if it may not be."""
-    history = run.past.history()
-    now = run.tools.clock()
     if claim.operation in _WHOLE_KEY:
         return _WHOLE_KEY[claim.operation](run, claim, view)
+    history = run.past.history()
+    now = run.tools.clock()
     record = lifecycle.version_of(run.key, history.versions, claim.number)
     if claim.operation is Operation.DISABLE:
         lifecycle.check_disable(run.key, record)

@@ -7,7 +7,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from . import manifest
-from .errors import ConflictError, ExistsError, IntegrityError, KmsError, UnavailableError
+from .errors import ConflictError, ExistsError, IntegrityError, KmsError, ThrottledError, UnavailableError
 from .keyring import Keyring, Trust
 from .ledger import Ledger
 from .manifest import EMPTY, Draft, Entry, Head, History
@@ -71,7 +71,7 @@ class Journal:
         entry = manifest.parse(stored)  # what we could not read back ourselves is never written
         try:
             self.ledger.append(key, head.next_sequence, stored)
-        except (ExistsError, UnavailableError) as problem:
+        except (ExistsError, UnavailableError, ThrottledError) as problem:  # an earlier try may have arrived
             self._settle(key, head.next_sequence, stored, problem)
         log.info("manifest entry", extra={"key": key, "event": entry.event, "sequence": entry.sequence})
         return Head(entry, manifest.entry_hash(stored), entry.sequence + 1)

@@ -80,8 +80,11 @@ def test_a_lost_reply_of_the_store_is_found_out(due: World, method: str) -> None
     assert len(due.store.observe(KEY).versions) == 2
 
 
-def test_a_lost_reply_of_the_ledger_is_looked_up_and_the_rotation_goes_on(due: World) -> None:
-    outcome = due.rotate(ledger=liars.Faulty(due.ledger, "append", liars.lost_reply))
+@pytest.mark.parametrize("lost", [liars.lost_reply, liars.throttled_reply], ids=["unavailable", "throttled"])
+def test_a_lost_reply_of_the_ledger_is_looked_up_and_the_rotation_goes_on(
+    due: World, lost: Callable[..., object]
+) -> None:
+    outcome = due.rotate(ledger=liars.Faulty(due.ledger, "append", lost))
     assert (outcome.status, outcome.number) == (Status.ROTATED, 2)
     due.check()
 

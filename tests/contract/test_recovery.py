@@ -120,7 +120,7 @@ def test_a_key_comes_back_with_what_became_of_it(pair: tuple[World, World]) -> N
 def some(request: pytest.FixtureRequest) -> Callable[[str], int]:
     """Of how many deaths a test takes one: all in memory, a share where each is many writes to a disk or a server."""
     thorough = bool(request.config.getoption("--thorough"))
-    return lambda name: 1 if thorough or name.startswith("memory") else 4
+    return lambda name: 1 if thorough or name.startswith("memory") else 9
 
 
 Act = Callable[[World, World, Effects | None], Outcome]

@@ -10,7 +10,7 @@ from daena_kms.errors import KmsError
 from daena_kms.fleet import Order
 from daena_kms.material import KeyMaterial
 from daena_kms.model import State, Status
-from daena_kms.service import Service
+from daena_kms.service import KeyStatus, Service
 
 from .killing import Runner
 from .scene import Place, Scene, canary, opened_outside, require
@@ -24,15 +24,15 @@ def all_arrived(scene: Scene, place: Place, *, without_disabled: bool = False) -
     """Every version of every key is what was made under its number; the highest is active; nothing else is there."""
     with place.opened(scene.now) as service:
         require(service.known() == set(scene.keys), f"{place.name} has the keys {sorted(service.known())}")
-        for key in scene.keys:
-            _versions(scene, place, service, key, without_disabled=without_disabled)
+        for status in service.status(scene.keys):
+            _versions(scene, place, service, status, without_disabled=without_disabled)
     for key in scene.keys[:SAMPLE]:
         numbers = {number: canary(key, number) for number in range(1, scene.versions + 1)}
         opened_outside(place, key, numbers)
 
 
-def _versions(scene: Scene, place: Place, service: Service, key: str, *, without_disabled: bool) -> None:
-    (status,) = service.status([key])
+def _versions(scene: Scene, place: Place, service: Service, status: KeyStatus, *, without_disabled: bool) -> None:
+    key = status.key
     asleep = State.DESTROYED if without_disabled else State.DISABLED
     expected = {
         number: State.ACTIVE if number == scene.versions else State.DECRYPT_ONLY
@@ -54,10 +54,10 @@ def untouched(scene: Scene, place: Place) -> None:
                 require(material == KeyMaterial(canary(key, number)), f"{place.name}: {number} of {key} was touched")
 
 
-def sound(scene: Scene, place: Place) -> None:
-    """Verification finds nothing there."""
+def sound(scene: Scene, place: Place, keys: Sequence[str] = ()) -> None:
+    """Verification of all keys, or of some, finds nothing there."""
     with place.opened(scene.now) as service:
-        for each in service.verify():
+        for each in service.verify(keys):
             require(not (each.problems or each.warnings), f"{place.name}: {each}")
 
 

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -15,7 +14,7 @@ from typing import NamedTuple
 from .scene import Scene, require
 
 LEASE = timedelta(minutes=16)  # a minute more than DAENA_LEASE_MINUTES says
-FIRST_GUESS_SECONDS = 12.0
+FIRST_GUESS_SECONDS, LOCAL_GUESS_SECONDS = 12.0, 1.0
 TRIES = 3
 EARLY, EARLY_SECONDS = 0.15, 2.5  # this share of runs is killed so soon after its start
 STEP = b"daena_kms.rotation: step"
@@ -48,7 +47,7 @@ class Runner:
     def __init__(self, scene: Scene, chance: random.Random) -> None:
         self.scene, self.chance = scene, chance
         self.runs = self.kills = 0
-        self.typical: defaultdict[str, float] = defaultdict(lambda: FIRST_GUESS_SECONDS)
+        self.typical: dict[str, float] = {}
         """How long each kind of work takes when nobody kills it, as far as is known."""
 
     def run(
@@ -119,7 +118,8 @@ class Runner:
 
     def _moment(self, kind: str, kills: int) -> float:
         """Anywhere in the work, so that most of so many runs do not get to its end."""
-        return self.chance.uniform(0, 2 * self.typical[kind] / (kills + 2))
+        guess = LOCAL_GUESS_SECONDS if kind.endswith("local") else FIRST_GUESS_SECONDS
+        return self.chance.uniform(0, 2 * self.typical.get(kind, guess) / (kills + 2))
 
 
 def _wait(process: "subprocess.Popen[bytes]", err: Path, seconds: float | None, *, logs: bool) -> float:

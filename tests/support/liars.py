@@ -45,6 +45,12 @@ def lost_reply(real: Callable[..., Any], *args: Any) -> Any:
     raise UnavailableError("the connection was reset")
 
 
+def throttled_reply(real: Callable[..., Any], *args: Any) -> Any:
+    """One request arrives and its reply does not; the next ones are asked to slow down."""
+    real(*args)
+    raise ThrottledError("too many requests", "try again later")
+
+
 def lost_request(_real: Callable[..., Any], *_args: Any) -> Any:
     """The request does not arrive."""
     raise UnavailableError("the connection was reset")

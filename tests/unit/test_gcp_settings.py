@@ -73,7 +73,7 @@ UNUSABLE: dict[str, tuple[dict[str, str], str, str]] = {
     "an endpoint that is a URL": (
         {"GCP_SECRET_MANAGER_ENDPOINT": "https://secretmanager.googleapis.com"}, "without https://", "mend them",
     ),
-    "an endpoint that does not answer": ({"GCP_SECRET_MANAGER_ENDPOINT": "127.0.0.1:9"}, "UNAVAILABLE", "next run"),
+    "an endpoint that does not answer": ({"GCP_SECRET_MANAGER_ENDPOINT": "127.0.0.1:9"}, "UNAVAILABLE", "the network"),
     "no bucket of that name": (
         {"DAENA_MANIFEST_URL": "gs://no-such-bucket/keys"}, "no-such-bucket", "",
     ),
