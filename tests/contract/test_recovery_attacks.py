@@ -448,3 +448,42 @@ def test_a_restore_that_sleeps_while_the_key_moves_on_changes_nothing(*, fenced:
         for world in (target, third):
             tick(world)
         assert [rotates(target), rotates(third)].count(True) == 1, effects.names[sleep_at - 1]
+
+
+# --- another backup than the one that was begun with
+
+
+def restore(target: World, holding: holdings.Holding, effects: Effects | None = None) -> Outcome:
+    (outcome,) = recovery.restore(service(target, effects), [holding]).outcomes
+    return outcome
+
+
+@pytest.mark.parametrize("fenced", FENCED)
+def test_a_newer_backup_goes_on_with_what_an_older_one_has_begun_and_not_the_other_way(
+    clock: Clock, *, fenced: bool
+) -> None:
+    source, target = two(clock, fenced=fenced)
+    older = held(source)
+    clock.move(days=90)
+    source.rotate()
+    newer = held(source)
+    with dying():
+        restore(target, newer, Effects(die_at=9))
+    begun = target.service().state(KEY).claim
+    assert begun is not None
+    assert max(v.number for v in target.store.observe(KEY).versions) < 4  # some of it lies there
+    clock.move(minutes=16)
+    refused = restore(target, older)
+    assert refused.status is Status.FAILED
+    assert "has brought version 4, which is not here" in refused.message
+    assert restore(target, newer).status is Status.DONE
+    again = place(clock, 2, fenced=fenced)
+    with dying():
+        restore(again, older, Effects(die_at=7))
+    assert again.store.observe(KEY).newest is not None
+    clock.move(minutes=16)
+    assert restore(again, newer).status is Status.DONE
+    for world in (target, again):
+        assert materials(world) == materials(source)
+        assert world.problems() == []
+        world.check()
