@@ -21,6 +21,8 @@ _LONG = (
     "test_a_zombie_wakes_up_after_another_run_took_over_and_died",
     "test_a_zombie_that_wakes_up_after_its_lease_changes_nothing",
     "test_a_run_that_dies_anywhere_is_brought_to_its_end",
+    "test_a_key_moves_with_everything_that_it_is",
+    "test_a_key_comes_back_with_what_became_of_it",
 )
 
 
@@ -66,9 +68,9 @@ def _has_its_turn(item: pytest.Item) -> bool:
 
 @pytest.fixture
 def share(request: pytest.FixtureRequest) -> Callable[[str], int]:
-    """Of how many pairs of deaths a test takes one: all in memory, a share where each is many calls to a server."""
+    """Of how many pairs of deaths a test takes one: all in memory, a share where each is many slow writes."""
     thorough = bool(request.config.getoption("--thorough"))
-    return lambda backend: 1 if thorough or backend not in SERVED else 10
+    return lambda backend: 1 if thorough or backend.startswith("memory") else 10
 
 
 @pytest.fixture
