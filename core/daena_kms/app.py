@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .stores.aws_calls import Aws
     from .stores.azure_calls import Azure
     from .stores.gcp_calls import Gcp
+    from .stores.local import KekSource
     from .stores.probe import Check, Probe, Watch
 
 HOME_MANIFESTS = "home:manifests"  # moves with DAENA_HOME, so a vault that is copied as a whole stays whole
@@ -258,11 +259,16 @@ def open_store(settings: Settings, ledger: str, clouds: Clouds, *, create: bool)
 def _open_local(settings: Settings, ledger: str, *, create: bool) -> tuple[KeyStore, list[str]]:
     from .stores import local  # noqa: PLC0415  # each store brings its own SDK: only the one that is used is imported
 
-    path = vault_path(settings)
-    source = local.KekSource(settings.home / "kek", settings.local_kek, settings.local_passphrase)
+    path, source = vault_path(settings), _kek_source(settings)
     warnings = local.create_vault(path, source, os.urandom) if create else []
     store = local.LocalStore(path, source, ledger=ledger, actor=local_actor(), entropy=os.urandom, clock=utc_now)
     return store, warnings
+
+
+def _kek_source(settings: Settings) -> "KekSource":
+    from .stores import local  # noqa: PLC0415  # as above
+
+    return local.KekSource(settings.home / "kek", settings.local_kek, settings.local_passphrase)
 
 
 def _open_aws(settings: Settings, ledger: str, clouds: Clouds) -> KeyStore:
@@ -365,10 +371,9 @@ def open_ledger(settings: Settings, clouds: Clouds) -> tuple[Ledger, list[str]]:
 def open_probe(settings: Settings, clouds: Clouds, watch: "Watch") -> "Probe":
     """What tries the permissions of the store that the settings name. Asks for nothing yet."""
     if settings.provider == "local":
-        from .stores import local, local_probe  # noqa: PLC0415  # only `doctor` needs what tries
+        from .stores import local_probe  # noqa: PLC0415  # only `doctor` needs what tries
 
-        source = local.KekSource(settings.home / "kek", settings.local_kek, settings.local_passphrase)
-        return local_probe.LocalProbe(vault_path(settings), source, local_actor())
+        return local_probe.LocalProbe(vault_path(settings), _kek_source(settings), local_actor())
     if settings.provider == "aws":
         from .stores import aws_probe  # noqa: PLC0415
 
@@ -412,8 +417,12 @@ def _is_blob(url: str) -> bool:
 def _folders(settings: Settings) -> list[Path]:
     """The local folders that are written to."""
     vault = [settings.home] if settings.provider == "local" else []
-    served = settings.manifest_url.startswith(("s3:", _GCS)) or _is_blob(settings.manifest_url)
-    return vault if served else [*vault, ledger_folder(settings)]
+    return vault if manifests_in_a_cloud(settings) else [*vault, ledger_folder(settings)]
+
+
+def manifests_in_a_cloud(settings: Settings) -> bool:
+    """True if the manifests lie where a cloud is asked for them, not in a folder."""
+    return settings.manifest_url.startswith(("s3:", _GCS)) or _is_blob(settings.manifest_url)
 
 
 def ledger_folder(settings: Settings) -> Path:

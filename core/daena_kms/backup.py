@@ -6,29 +6,24 @@ along (the reserved key's generations), so that a lost store can be put back und
 backup can read its keys, and can sign as their ledger does. `backup_json` writes it down, `backup_check` proves it.
 """
 
-import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from . import holdings, manifest
+from . import holdings, manifest, many
 from .errors import ConflictError, ExistsError, IntegrityError, KmsError, NotFoundError, RefusedError
 from .holdings import Holding
 from .journal import Journal
-from .keyring import LocalSigner, Trust, split_generation
 from .ledger import FolderLedger, Ledger
 from .material import KeyMaterial
 from .model import InventoryRow, Outcome, State, Status, Time
 from .names import RESERVED_KEY
 from .stores.base import KeyStore
-from .trust import read_root
-
-log = logging.getLogger(__name__)
+from .trust import read_root, secret_halves
 
 Progress = Callable[[Outcome], None]
-_BUG = "this is a bug of ours: please report it"
 
 
 class Generation(Struct, frozen=True, forbid_unknown_fields=True):
@@ -170,20 +165,26 @@ def collect(
     if missing := [key for key in keys if key not in rows and key not in recorded]:
         raise NotFoundError(f"there is no key {missing[0]!r}", "see `status` for the keys there are")
     ledger = _Remembering(journal.ledger)
-    root = read_root(ledger, journal.keyring.trust.generations[0].public_key.hex())
+    root = read_root(ledger, journal.keyring.trust.public_key)
     if root.head.entry is None:
         raise AssertionError("a root has a first entry")
     known = Journal(ledger, journal.keyring, clock=journal.clock, actor=journal.actor, trigger=journal.trigger)
     reader = _Reader(store, known, ledger, rows, recorded)
-    read = _all(reader, sorted(set(keys) or {*rows, *recorded}), concurrency, progress)
+
+    def work(key: str) -> _Read:
+        done = reader.read(key)
+        progress(done.outcome)
+        return done
+
+    read = many.each(sorted(set(keys) or {*rows, *recorded}), work, concurrency)
     backup = Backup(
         made_at=made_at,
         provider=store.provider,
         store=store.address,
         ledger=ledger.address,
         actor=store.actor,
-        public_key=root.trust.generations[0].public_key.hex(),
-        generations=_generations(store, root.trust),
+        public_key=root.trust.public_key,
+        generations=tuple(Generation(n, m) for n, m in enumerate(secret_halves(store, ledger, root.trust), 1)),
         root=ledger.up_to(RESERVED_KEY, root.head.entry.sequence),
         keys=tuple(each.backed_up for each in read if each.backed_up is not None),
         failed=tuple(
@@ -198,20 +199,6 @@ def collect(
 class _Read(Struct, frozen=True):
     outcome: Outcome
     backed_up: BackedUp | None = None
-
-
-def _all(reader: "_Reader", keys: Collection[str], concurrency: int, progress: Progress) -> list[_Read]:
-    def work(key: str) -> _Read:
-        read = reader.read(key)
-        progress(read.outcome)
-        return read
-
-    with ThreadPoolExecutor(max_workers=max(1, concurrency)) as pool:
-        try:
-            return list(pool.map(work, keys))
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
 
 
 class _Reader:
@@ -234,13 +221,8 @@ class _Reader:
     def read(self, key: str) -> _Read:
         try:
             return self._left_alone(key) or self._taken(key)
-        except KmsError as problem:
-            log.warning("key not backed up", extra={"key": key, "problem": problem.message})
-            return _Read(Outcome(key, self._status(key, problem), problem.message, hint=problem.hint))
-        except Exception as bug:  # noqa: BLE001  # one bad key never stops the others, not even by a bug of ours
-            # The text of an unknown error might hold anything, so only its kind is told.
-            log.error("key not backed up", extra={"key": key, "problem": type(bug).__name__})  # noqa: TRY400  # see above
-            return _Read(Outcome(key, Status.FAILED, f"unexpected {type(bug).__name__}", hint=_BUG))
+        except Exception as problem:  # noqa: BLE001  # one bad key never stops the others, not even by a bug of ours
+            return _Read(replace(many.failed(key, problem), status=self._status(key, problem)))
 
     def _left_alone(self, key: str) -> _Read | None:
         """What is no key of ours, or never became one."""
@@ -278,7 +260,7 @@ class _Reader:
                 f"entry {row.anchor.sequence} of {key} is gone: the manifest was cut", "run `daena-key-rotate verify`"
             )
 
-    def _status(self, key: str, problem: KmsError) -> Status:
+    def _status(self, key: str, problem: Exception) -> Status:
         """A key that somebody changes just now is not broken; it is missing all the same."""
         if isinstance(problem, ConflictError):
             return Status.IN_PROGRESS
@@ -296,18 +278,6 @@ def _notes(holding: Holding, entries: Sequence[bytes]) -> Iterable[str]:
         yield f"it goes on at {moved}: what is backed up is what was left here"
     for number in holding.left_out:
         yield f"version {number} is disabled: its material is not in the backup"
-
-
-def _generations(store: KeyStore, trust: Trust) -> tuple[Generation, ...]:
-    """The secret halves of the ledger's own keys, in order."""
-    found: dict[bytes, KeyMaterial] = {}
-    for version in store.observe(RESERVED_KEY).versions:  # on some stores also that of an init that came second
-        material = store.read(RESERVED_KEY, version)
-        found[LocalSigner(split_generation(material)[0]).public_key] = material
-    missing = [n for n, public in enumerate(trust.generations, 1) if public.public_key not in found]
-    if missing:
-        raise IntegrityError(f"the store has no reserved key that fits generation {missing[0]} of the manifests")
-    return tuple(Generation(n, found[public.public_key]) for n, public in enumerate(trust.generations, 1))
 
 
 def export_manifests(backup: Backup, folder: Path) -> None:

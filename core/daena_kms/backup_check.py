@@ -54,7 +54,7 @@ def _root(backup: Backup) -> Root:
         raise IntegrityError(f"the ledger's own chain: {problem.message}", _HINT) from None
     if root.junk:
         raise IntegrityError("the ledger's own chain goes on with what is no entry of it", _HINT)
-    if backup.public_key != root.trust.generations[0].public_key.hex():
+    if backup.public_key != root.trust.public_key:
         raise IntegrityError("the public key is not written as the ledger's own chain writes it", _HINT)
     return root
 

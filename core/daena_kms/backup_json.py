@@ -61,20 +61,14 @@ class _Probe(Struct):
 
 def document(backup: Backup) -> KeyMaterial:
     """The JSON document, UTF-8."""
-    written = _Document(
-        format=FORMAT,
-        made_at=backup.made_at,
-        provider=backup.provider,
-        store=backup.store,
-        ledger=backup.ledger,
-        actor=backup.actor,
-        public_key=backup.public_key,
-        generations=backup.generations,
-        root=backup.root,
-        keys=tuple(_key(each) for each in backup.keys),
-        failed=backup.failed,
-    )
+    written = _Document(format=FORMAT, keys=tuple(_key(each) for each in backup.keys), **_as_it_is(backup))
     return KeyMaterial(msgspec.json.encode(written, enc_hook=_encoded))
+
+
+def _as_it_is(held: Backup | _Document) -> dict[str, Any]:
+    """What stands in the document as it does in the record: everything but the format and the keys."""
+    fields = (name for name in _Document.__struct_fields__ if name not in ("format", "keys"))
+    return {name: getattr(held, name) for name in fields}
 
 
 def _key(each: BackedUp) -> _Key:
@@ -105,19 +99,7 @@ def parse(text: KeyMaterial, *, sha256: str = "") -> Backup:
         if holding.left_out != each.left_out:
             raise IntegrityError(f"it does not say which versions of $.keys[{index}] it lacks", _FOREIGN)
         keys.append(BackedUp(holding, each.entries))
-    return Backup(
-        made_at=read.made_at,
-        provider=read.provider,
-        store=read.store,
-        ledger=read.ledger,
-        actor=read.actor,
-        public_key=read.public_key,
-        generations=read.generations,
-        root=read.root,
-        keys=tuple(keys),
-        failed=read.failed,
-        sha256=sha256,
-    )
+    return Backup(keys=tuple(keys), sha256=sha256, **_as_it_is(read))
 
 
 def _check_format(text: KeyMaterial) -> None:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from . import intake, lifecycle, plan
 from .errors import DAMAGED_HINT, ConfigurationError, ConflictError, IntegrityError, NotFoundError, RefusedError
-from .holdings import location
+from .holdings import can_be_read, location
 from .journal import Journal, junk_after
 from .manifest import Draft, Event, Head, History
 from .material import KeyMaterial
@@ -218,18 +218,11 @@ def _adopt(run: "Run", claim: Claim, view: plan.View) -> list[VersionRecord]:
             _label(run, found.version, record.fingerprint, record.spec, view)
     held = {record.number for record in records}
     unseen = [v for v in history.versions.values() if v.number not in held and v.state is not State.DESTROYED]
-    lost = [v for v in unseen if not _can_be_read(run, v)]
+    lost = [
+        v for v in unseen if not can_be_read(run.store, run.fingerprints, run.key, v)
+    ]  # some answer to a number alone
     still_there = [_restated(v, newest, now) for v in unseen if v not in lost]
     return records + still_there + [replace(v, state=State.DESTROYED, lost=True) for v in lost]
-
-
-def _can_be_read(run: "Run", record: VersionRecord) -> bool:
-    """True if a version that the store does not show is given out all the same, asked for by its number."""
-    try:
-        run.fingerprints.check(run.key, run.store.read(run.key, location(record)), record.fingerprint)
-    except (IntegrityError, NotFoundError, RefusedError):
-        return False
-    return True
 
 
 def _record(run: "Run", found: Found, claim: Claim, view: plan.View) -> VersionRecord:

@@ -17,7 +17,6 @@ from .errors import ConfigurationError
 from .policy import KeyPolicy
 from .stores.aws_layout import KEPT_VERSIONS, archive_index
 
-PROVIDERS = ("local", "aws", "azure", "gcp")
 MONTH = timedelta(hours=730)
 YEAR = timedelta(days=365)
 CHARGED_KMS_ROTATIONS = 2

@@ -161,8 +161,7 @@ class _Examination:
         ledger = self._ledger
         if ledger is None:
             return
-        in_a_cloud = self._settings.manifest_url.startswith(("s3:", "gs:", "http"))
-        if in_a_cloud and not self._local and self._probe is None:
+        if app.manifests_in_a_cloud(self._settings) and not self._local and self._probe is None:
             yield not_tried("manifests", _ABOVE)
             return
         yield from _all_told("manifests", lambda: app.probe_ledger(self._settings, self._clouds, ledger, self._watch))
@@ -220,7 +219,7 @@ class _Examination:
         if self._root is None:
             yield not_tried("pinned key", "because the manifests' public key is not known")
             return
-        told = self._root.trust.generations[0].public_key.hex()
+        told = self._root.trust.public_key
         if not pin:
             yield warning(
                 "pinned key",

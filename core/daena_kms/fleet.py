@@ -7,13 +7,12 @@ machine the same items can go to a queue. `rotate_one` does not know which.
 import logging
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from . import due, lifecycle
+from . import due, lifecycle, many
 from .errors import KmsError, NotFoundError
 from .manifest import EMPTY, Head
 from .model import Anchor, InventoryRow, Observed, Operation, Outcome, Status, VersionRecord
@@ -173,12 +172,7 @@ class Fleet:
             progress(tried.outcome)
             return tried
 
-        with ThreadPoolExecutor(max_workers=max(1, self.limits.concurrency)) as pool:
-            try:
-                return list(pool.map(work, todo))
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+        return many.each(todo, work, self.limits.concurrency)
 
 
 def rotate_one(tools: Tools, item: Planned, order: Order, now: datetime, tick: Tick) -> Tried:
@@ -200,18 +194,8 @@ def rotate_one(tools: Tools, item: Planned, order: Order, now: datetime, tick: T
             outcome = _housekeeping(tools, item, outcome, run)
     except Exception as problem:  # noqa: BLE001  # one bad key never stops the others, not even by a bug of ours
         stuck = isinstance(problem, KmsError) and _stuck(tools, item, run)
-        outcome = replace(failed(item.key, problem), why=item.verdict.reason, number=item.number, stuck=stuck)
+        outcome = replace(many.failed(item.key, problem), why=item.verdict.reason, number=item.number, stuck=stuck)
     return Tried(outcome, _since(item, run))
-
-
-def failed(key: str, problem: Exception) -> Outcome:
-    """The outcome of a key whose work ended in an error. Of an unknown one only the kind is told: it may say all."""
-    known = isinstance(problem, KmsError)
-    what = problem.message if isinstance(problem, KmsError) else type(problem).__name__
-    log.log(logging.WARNING if known else logging.ERROR, "key failed", extra={"key": key, "problem": what})
-    if isinstance(problem, KmsError):
-        return Outcome(key, Status.FAILED, problem.message, hint=problem.hint)
-    return Outcome(key, Status.FAILED, f"unexpected {what}", hint="this is a bug of ours: please report it")
 
 
 def _since(item: Planned, run: Run | None = None) -> datetime | None:

@@ -1,7 +1,7 @@
 """A key's versions taken out of its store, to be put into a backup or into another store.
 
-Where a version is disabled, its material is read only under a claim (`under_claim`): it has to be readable for that
-moment. A backup and a copy change nothing, so they go without it, and say so.
+Where a version is disabled, its material is read only under a claim (`intake.carry_out`): it has to be readable for
+that moment. A backup and a copy change nothing, so they go without it, and say so.
 """
 
 import hashlib
@@ -9,12 +9,12 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from .errors import ConflictError, NotFoundError, RefusedError
+from .errors import ConflictError, IntegrityError, NotFoundError, RefusedError
 from .journal import Journal
 from .keyring import Fingerprints
 from .manifest import Head, History, canonical
 from .material import KeyMaterial
-from .model import KeyState, Link, State, StoredVersion, VersionRecord
+from .model import Link, State, StoredVersion, VersionRecord
 from .stores.base import KeyStore
 
 READABLE = (State.ACTIVE, State.DECRYPT_ONLY)
@@ -63,6 +63,15 @@ def read(store: KeyStore, fingerprints: Fingerprints, key: str, record: VersionR
     return material
 
 
+def can_be_read(store: KeyStore, fingerprints: Fingerprints, key: str, record: VersionRecord) -> bool:
+    """True if the store gives a recorded version out, asked for by its place, and it is what its fingerprint names."""
+    try:
+        read(store, fingerprints, key, record)
+    except (IntegrityError, NotFoundError, RefusedError):
+        return False
+    return True
+
+
 def at_rest(store: KeyStore, journal: Journal, key: str) -> Holding:
     """What a key is now, without its disabled versions' material. Changes nothing, and takes no claim.
 
@@ -93,7 +102,7 @@ def _readable(store: KeyStore, journal: Journal, key: str, record: VersionRecord
 
 def holding_of(journal: Journal, key: str, head: Head, versions: Iterable[Held]) -> Holding:
     """Versions that were read, with the place in the manifest that they are read at."""
-    return Holding(key, link(journal, head), tuple(versions), head.state.highest, _paused(head.state))
+    return Holding(key, link(journal, head), tuple(versions), head.state.highest, head.state.paused)
 
 
 def records(history: History) -> list[VersionRecord]:
@@ -105,15 +114,10 @@ def link(journal: Journal, head: Head) -> Link:
     """Where a manifest stands, for another ledger to point at."""
     if head.entry is None:
         raise ValueError("an empty manifest has no place to point at")
-    public_key = journal.keyring.trust.generations[0].public_key.hex()
-    return Link(journal.ledger.address, public_key, head.entry.sequence, head.hash)
+    return Link(journal.ledger.address, journal.keyring.trust.public_key, head.entry.sequence, head.hash)
 
 
 def digest(fingerprints: Fingerprints, holding: Holding) -> str:
     """Names all the material that a holding brings, keyed, as a fingerprint names one version's."""
     brought = [(v.record.number, fingerprints.of(holding.key, v.material)) for v in holding.versions if v.material]
     return hashlib.sha256(canonical(brought)).hexdigest()
-
-
-def _paused(state: KeyState) -> bool:
-    return state.paused

@@ -55,8 +55,7 @@ def _check_room(key: str, state: KeyState, seen: Observed) -> None:
         raise RefusedError(f"somebody else rotates {key}: two rotators would fight", seen.rival)
     if seen.crowded:
         raise RefusedError(f"a version of {key} cannot be marked as ours: {seen.crowded}", "take some away")
-    half_done = state.claim is not None and state.claim.operation is Operation.RESTORE
-    if seen.newest is not None and not state.moved and not half_done:
+    if seen.newest is not None and not state.moved and not state.coming:
         raise RefusedError(f"there is a key {key} already", EXISTS_HINT)
 
 

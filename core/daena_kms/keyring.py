@@ -57,6 +57,11 @@ class Trust:
         self._order = {key_id(g.public_key): i for i, g in enumerate(self.generations)}
         self._keys = [Ed25519PublicKey.from_public_bytes(g.public_key) for g in self.generations]
 
+    @property
+    def public_key(self) -> str:
+        """The first generation's, in hexadecimal: the one that is printed, pinned and linked to."""
+        return self.generations[0].public_key.hex()
+
     def order(self, signer: str) -> int:
         """The generation of a signer, counted from 0; IntegrityError if it is none of ours."""
         if signer not in self._order:
@@ -114,6 +119,14 @@ class Fingerprints:
             )
         if not hmac.compare_digest(self.of(key, material, int(head)), fingerprint):
             raise IntegrityError(f"the material of {key} is not the one that its fingerprint names")
+
+    def fits(self, key: str, material: KeyMaterial, fingerprint: str) -> bool:
+        """True if `material` is what `fingerprint` names, as far as we hold the key that it was made with."""
+        try:
+            self.check(key, material, fingerprint)
+        except IntegrityError:
+            return False
+        return True
 
     def seal(self, key: str, anchor: bytes) -> str:
         """The seal of a head anchor, bound to its key."""

@@ -22,10 +22,10 @@ from .errors import ConfigurationError, ConflictError, ExistsError, IntegrityErr
 from .ledger import FolderLedger
 from .material import KeyMaterial
 from .model import Outcome, Status
-from .names import check_name
+from .names import PROVIDERS, check_name
 from .policy import RotationPolicy
 from .service import Service, check_import
-from .settings import PROVIDERS, Settings, read_settings
+from .settings import Settings, read_settings
 
 log = logging.getLogger(__name__)
 

@@ -190,6 +190,11 @@ class KeyState(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
     digest: str = ""
     """Running SHA-256 over every version record ever written: what is not shown here."""
 
+    @property
+    def coming(self) -> bool:
+        """True while the key is on its way here, out of a backup or from another store: part of it may lie here."""
+        return self.claim is not None and self.claim.operation is Operation.RESTORE
+
 
 class StoredVersion(Struct, frozen=True):
     """One version as its store shows it. `fingerprint` may be empty where a store does not show it unread."""

@@ -7,6 +7,8 @@ from .errors import ConfigurationError
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _PREFIX = re.compile(r"(?:[a-z0-9]+-)*[a-z0-9]*")
 
+PROVIDERS = ("local", "aws", "azure", "gcp")
+
 # `--` never occurs in a user's key name: everything with it is ours (staged copies, archives, what is reserved).
 STAGED_SUFFIX = "--staged"
 LONGEST_SUFFIX = len("--archive-999")

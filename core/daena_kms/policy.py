@@ -16,6 +16,7 @@ from .window import Window
 SMALLEST_POLICY_KEY_BYTES = 16  # 128 bits: NIST SP 800-131A's floor for new symmetric keys
 MAX_DAYS = 3650
 MAX_POLICY_BYTES = 16 << 20
+LONGEST_TICK = timedelta(days=45)  # half of the usual limit: a longer one keeps no key within it
 
 
 class KeyPolicy(Struct, frozen=True):

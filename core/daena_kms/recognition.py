@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from .errors import IntegrityError, NotFoundError, RefusedError
 from .keyring import Fingerprints
 from .manifest import History
-from .material import KeyMaterial
 from .model import Burnt, Claim, KeyState, Observed, StoredVersion, VersionRecord
 from .stores.base import KeyStore
 
@@ -87,7 +86,7 @@ def _told(
         material = store.read(key, version)
     except (IntegrityError, NotFoundError, RefusedError):  # damaged; or gone, or disabled, since it was seen
         return version
-    fitting = [name for name in known if _is(fingerprints, key, material, name)]
+    fitting = [name for name in known if fingerprints.fits(key, material, name.fingerprint)]
     if not fitting:
         return replace(version, fingerprint=fingerprints.of(key, material))
     # After a rollback two numbers have one material: it is the one recorded here, otherwise the later one.
@@ -104,11 +103,3 @@ def _told(
 def _lies(name: Name, version: StoredVersion) -> bool:
     """True if the manifest says that this is the named one's place."""
     return isinstance(name, VersionRecord) and not name.lost and name.version_id == version.version_id
-
-
-def _is(fingerprints: Fingerprints, key: str, material: KeyMaterial, name: Name) -> bool:
-    try:
-        fingerprints.check(key, material, name.fingerprint)
-    except IntegrityError:
-        return False
-    return True

@@ -5,22 +5,20 @@ Each key is a run of its own under its own claim, like a rotation; one bad key n
 
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from . import holdings
+from . import holdings, many
 from .audit import KeyAudit
 from .errors import (
     ConfigurationError,
     ConflictError,
-    IntegrityError,
     KmsError,
     NotFoundError,
     RefusedError,
 )
-from .fleet import Progress, Report, failed
+from .fleet import Progress, Report
 from .holdings import Held, Holding, StaysError
 from .keyring import Fingerprints
 from .manifest import EMPTY, Head, History
@@ -99,11 +97,7 @@ def _given_out(target: Service, key: str, record: VersionRecord) -> bool:
     """False for a version that its store has lost, whatever the manifest says."""
     if record.state not in holdings.READABLE:
         return True
-    try:
-        holdings.read(target.tools.store, target.keyring.fingerprints, key, record)
-    except (IntegrityError, NotFoundError, RefusedError):
-        return False
-    return True
+    return holdings.can_be_read(target.tools.store, target.keyring.fingerprints, key, record)
 
 
 def _all_of(service: Service, key: str) -> tuple[Head, History]:
@@ -124,11 +118,8 @@ def _difference(service: Service, key: str, held: Held, history: History) -> str
         return f"version {number} is missing"
     if known.lost:
         return f"version {number} is lost"
-    try:
-        service.keyring.fingerprints.check(key, held.material, known.fingerprint)
-    except IntegrityError:
-        return f"version {number} is other material"
-    return ""
+    same = service.keyring.fingerprints.fits(key, held.material, known.fingerprint)
+    return "" if same else f"version {number} is other material"
 
 
 def _noted(target: Service, holding: Holding, outcome: Outcome) -> Outcome:
@@ -260,8 +251,7 @@ def _carried(came: _Coming, read: Callable[[], Holding], still: Callable[[], Non
         # What has come of it is what is recorded there, whatever the run that failed has seen of that.
         if (head := came.head()) is not None and head.entry is not None:
             return Outcome(came.key, Status.DONE, "arrived there", number=head.entry.number, notes=(problem.line,))
-        claim = _all_of(target, came.key)[0].state.claim
-        if claim is not None and claim.operation is Operation.RESTORE:
+        if _all_of(target, came.key)[0].state.coming:
             raise  # some of it lies there
         raise StaysError(problem.message, problem.hint) from None
     if outcome.status is not Status.DONE:
@@ -271,7 +261,7 @@ def _carried(came: _Coming, read: Callable[[], Holding], still: Callable[[], Non
 
 def _place(service: Service) -> tuple[str, str]:
     """What tells one ledger from another: every local one has the same address."""
-    return service.journal.ledger.address, service.keyring.trust.generations[0].public_key.hex()
+    return service.journal.ledger.address, service.keyring.trust.public_key
 
 
 def cancel(source: Service, target: Service, keys: Sequence[str], reason: str = "") -> Report:
@@ -301,8 +291,7 @@ def _stays(source: Service, target: Service, key: str, reason: str) -> Outcome:
 
 def _arrived(target: Service, key: str) -> bool:
     state = _all_of(target, key)[0].state
-    on_its_way = state.claim is not None and state.claim.operation is Operation.RESTORE
-    return state.active is not None and not state.moved and not on_its_way
+    return state.active is not None and not state.moved and not state.coming
 
 
 # --- compare
@@ -399,14 +388,9 @@ def _each(service: Service, keys: Sequence[str], one: Callable[[str], Outcome], 
         try:
             outcome = one(key)
         except Exception as problem:  # noqa: BLE001  # one bad key never stops the others
-            outcome = failed(key, problem)
+            outcome = many.failed(key, problem)
         progress(outcome)
         return outcome
 
-    with ThreadPoolExecutor(max_workers=max(1, service.fleet.limits.concurrency)) as pool:
-        try:
-            outcomes = tuple(pool.map(attempt, keys))
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    return Report(started, service.tools.clock(), service.tools.policy_digest, outcomes)
+    outcomes = many.each(keys, attempt, service.fleet.limits.concurrency)
+    return Report(started, service.tools.clock(), service.tools.policy_digest, tuple(outcomes))

@@ -16,12 +16,10 @@ from msgspec import Struct
 
 from .cron import LAST_YEAR, Schedule
 from .errors import ConfigurationError
-from .policy import KeyPolicy, Tick, contradictions
+from .policy import LONGEST_TICK, KeyPolicy, Tick, contradictions
 from .window import Window
 
 CYCLE_DAYS = 146_097  # of 400 years
-LONGEST_TICK = timedelta(days=45)
-"""The most that DAENA_TICK_MINUTES takes."""
 SHOWN = 4
 _DAY_SECONDS = 86_400
 _LAST_YEAR = 9999

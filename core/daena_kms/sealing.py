@@ -154,7 +154,7 @@ def _opened(decrypt: Callable[[], bytes], pyrage: Any, wrong: ConfigurationError
 
 def _identities(pyrage: Any, file: Path) -> list[object]:
     """What a file of identities holds; ConfigurationError, which shows nothing of it, if there is none."""
-    data = _file(file)
+    data = read_file(file, "the identity")
     try:
         if b"-----BEGIN" in data:
             return [pyrage.ssh.Identity.from_buffer(data)]
@@ -171,12 +171,13 @@ def _identities(pyrage: Any, file: Path) -> list[object]:
     return found
 
 
-def _file(path: Path) -> bytes:
+def read_file(path: Path, what: str) -> bytes:
+    """A file that somebody named. Raises ConfigurationError, which says `what` it should have been."""
     try:
         return path.read_bytes()
     except OSError as problem:
         reason = problem.strerror or str(problem)
-        raise ConfigurationError(f"the identity {path} cannot be read: {reason}", "check its path") from None
+        raise ConfigurationError(f"{what} {path} cannot be read: {reason}", "check its path") from None
 
 
 def write_new(path: Path, sealed: bytes) -> None:

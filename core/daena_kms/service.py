@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from . import audit, due, fleet, lifecycle, trust
 from .changes import Marks
-from .errors import ConfigurationError, ExistsError, IntegrityError, KmsError, NotFoundError, RefusedError
+from .errors import ConfigurationError, ExistsError, KmsError, NotFoundError, RefusedError
 from .fleet import Fleet, Limits, Order, Planned, Progress, Report
 from .holdings import location
 from .journal import Journal
@@ -167,7 +167,8 @@ class Service:
         check_import(material, None, self.tools.clock())
         if self._state(key).active is None:
             return self.import_key(key, material, created=None, reason=reason)
-        record = next((v for v in self._versions(key).values() if self._is(key, material, v)), None)
+        fits = self.keyring.fingerprints.fits
+        record = next((v for v in self._versions(key).values() if fits(key, material, v.fingerprint)), None)
         if record is not None and record.state is State.ACTIVE:
             return Outcome(key, Status.DONE, f"version {record.number} has that material", number=record.number)
         if record is not None:
@@ -299,13 +300,6 @@ class Service:
         check_name(key, self._prefix)
 
     # --- helpers
-
-    def _is(self, key: str, material: KeyMaterial, record: VersionRecord) -> bool:
-        try:
-            self.keyring.fingerprints.check(key, material, record.fingerprint)
-        except IntegrityError:
-            return False
-        return True
 
     def _run(self, key: str, operation: Operation, **wanted: object) -> Outcome:
         work = Work(key, uuid.uuid4().hex, operation, **wanted)  # type: ignore[arg-type]  # the callers above name fields

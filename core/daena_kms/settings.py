@@ -15,10 +15,9 @@ from msgspec import Struct
 
 from .errors import ConfigurationError
 from .material import KeyMaterial
-from .names import check_prefix
-from .policy import Tick
+from .names import PROVIDERS, check_prefix
+from .policy import LONGEST_TICK, Tick
 
-PROVIDERS = ("local", "aws", "azure", "gcp")
 DEFAULT_POLICY = "daena-kms.toml"
 
 
@@ -230,7 +229,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "DAENA_TICK_MINUTES",
         "tick",
-        _minutes(1, 45 * 24 * 60),
+        _minutes(1, LONGEST_TICK // timedelta(minutes=1)),
         "60",
         "How far apart the scheduler's ticks are: a key is rotated if it would be too old at the next one.",
     ),

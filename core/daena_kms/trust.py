@@ -47,6 +47,7 @@ class Initialised(Struct, frozen=True):
 class _Generation(Struct, frozen=True):
     signer: LocalSigner
     fingerprint_key: bytes
+    material: KeyMaterial
 
 
 class Root(Struct, frozen=True):
@@ -120,20 +121,28 @@ def open_keyring(store: KeyStore, ledger: Ledger, pin: str = "") -> Keyring:
     """
     root = read_root(ledger, pin)
     trust = root.trust
+    secret = _secret_halves(store, ledger, trust)
+    fingerprints = Fingerprints({number: each.fingerprint_key for number, each in enumerate(secret, 1)})
+    entry = root.head.entry
+    if entry is None or entry.trust is None or entry.trust.check_value != fingerprints.check_value():
+        raise IntegrityError("the store's fingerprint key is not the one that the manifests were begun with")
+    return Keyring(secret[-1].signer, trust, fingerprints)
+
+
+def secret_halves(store: KeyStore, ledger: Ledger, trust: Trust) -> list[KeyMaterial]:
+    """The reserved key's material of each generation, in order. Raises IntegrityError if the store lacks one."""
+    return [generation.material for generation in _secret_halves(store, ledger, trust)]
+
+
+def _secret_halves(store: KeyStore, ledger: Ledger, trust: Trust) -> list[_Generation]:
     held = {generation.signer.public_key: generation for generation in _held(store)}
-    fingerprint_keys: dict[int, bytes] = {}
     for number, public in enumerate(trust.generations, 1):
         if public.public_key not in held:
             raise IntegrityError(
                 f"the store has no reserved key that fits generation {number} of the manifests at {ledger.address}",
                 "is it the store of these manifests? `restore` puts the reserved key back from a backup otherwise",
             )
-        fingerprint_keys[number] = held[public.public_key].fingerprint_key
-    fingerprints = Fingerprints(fingerprint_keys)
-    entry = root.head.entry
-    if entry is None or entry.trust is None or entry.trust.check_value != fingerprints.check_value():
-        raise IntegrityError("the store's fingerprint key is not the one that the manifests were begun with")
-    return Keyring(held[trust.generations[-1].public_key].signer, trust, fingerprints)
+    return [held[public.public_key] for public in trust.generations]
 
 
 def initialise(store: KeyStore, ledger: Ledger, *, clock: Callable[[], datetime], trigger: str) -> Initialised:
@@ -150,7 +159,7 @@ def initialise(store: KeyStore, ledger: Ledger, *, clock: Callable[[], datetime]
     trust = root.trust
     open_keyring(store, ledger)
     _tidy(store, len(trust.generations))
-    return Initialised(trust.generations[0].public_key.hex(), len(trust.generations), made)
+    return Initialised(trust.public_key, len(trust.generations), made)
 
 
 def _candidate(store: KeyStore, ledger: Ledger) -> _Generation | None:
@@ -187,7 +196,7 @@ def renew(store: KeyStore, ledger: Ledger, *, clock: Callable[[], datetime], tri
     made = _announce(ledger, announced, actor=store.actor, clock=clock, trigger=trigger)
     open_keyring(store, ledger)
     _tidy(store, number)
-    return Initialised(trust.generations[0].public_key.hex(), number, made)
+    return Initialised(trust.public_key, number, made)
 
 
 def _refuse_foreign(ledger: Ledger) -> None:
@@ -277,4 +286,4 @@ def _make(store: KeyStore, number: int, given: KeyMaterial | None = None) -> _Ge
 
 def _opened(material: KeyMaterial) -> _Generation:
     seed, fingerprint_key = split_generation(material)
-    return _Generation(LocalSigner(seed), fingerprint_key)
+    return _Generation(LocalSigner(seed), fingerprint_key, material)

@@ -7,13 +7,13 @@ sends the two names to this machine, and every other name nowhere. TLS, the chal
 import json
 import ssl
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 from .strict_vault import StrictVault
-from .vault_http import started
+from .vault_http import JsonHandler, started
 from .vault_tokens import Tokens
 
 VAULT, ENTRA = "daena-kv.vault.azure.net", "login.microsoftonline.com"
@@ -58,16 +58,13 @@ class Entra(ThreadingHTTPServer):
         return 200, {"token_type": "Bearer", "expires_in": 3599, "access_token": token}
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(JsonHandler):
     server: Entra
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its name there
-        """Silent: a log of requests would hold secrets."""
-
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  # its name there
         tenant = self.path.split("/")[1]
         at = f"https://{ENTRA}/{tenant}"
-        self._say(
+        self.say(
             200,
             {
                 "issuer": f"{at}/v2.0",
@@ -77,18 +74,10 @@ class _Handler(BaseHTTPRequestHandler):
             },
         )
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802  # its name there
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         self.server.tenants.append(self.path.split("/")[1])
-        self._say(*self.server.answer({name: values[-1] for name, values in parse_qs(body).items()}))
-
-    def _say(self, status: int, document: dict[str, Any]) -> None:
-        content = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        self.say(*self.server.answer({name: values[-1] for name, values in parse_qs(body).items()}))
 
 
 class NamedAzure:

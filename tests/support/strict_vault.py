@@ -8,13 +8,12 @@ deletion is done at once; there are no certificates, keys, backup and restore.
 
 import datetime
 import ipaddress
-import json
 import ssl
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from tempfile import mkdtemp
 from urllib.parse import parse_qs, urlsplit
@@ -24,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from .vault_http import VaultServer, started
+from .vault_http import JsonHandler, VaultServer, started
 from .vault_tokens import Credential, Tokens
 
 FUNCTION = "the-function"
@@ -48,33 +47,22 @@ class IdentityEndpoint(ThreadingHTTPServer):
         self.asked: list[dict[str, str]] = []
 
 
-class _IdentityHandler(BaseHTTPRequestHandler):
+class _IdentityHandler(JsonHandler):
     server: IdentityEndpoint
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its name there
-        """Silent."""
-
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  # its name there
         query = {name: values[-1] for name, values in parse_qs(urlsplit(self.path).query).items()}
         self.server.asked.append(query)
         principal = self.server.clients.get(query.get("client_id", ""))
         known = self.headers.get("X-IDENTITY-HEADER") == self.server.header and "resource" in query
         if not known or principal is None:
-            self._say(400, {"statusCode": 400, "message": "No managed identity was found for this app."})
+            self.say(400, {"statusCode": 400, "message": "No managed identity was found for this app."})
             return
         made = self.server.tokens.made(principal, query["resource"])
         expires = str(int(time.time()) + 3600)
-        self._say(
+        self.say(
             200, {"access_token": made, "expires_on": expires, "resource": query["resource"], "token_type": "Bearer"}
         )
-
-    def _say(self, status: int, document: dict[str, object]) -> None:
-        content = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
 
 
 class StrictVault:

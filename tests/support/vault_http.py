@@ -52,6 +52,22 @@ _ROUTES = [
 _COMPILED = [(method, re.compile(pattern), action) for method, pattern, action in _ROUTES]
 
 
+class JsonHandler(BaseHTTPRequestHandler):
+    """Answers with JSON documents, and logs nothing: a log of requests would hold secrets."""
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its name there
+        """Silent."""
+
+    def say(self, status: int, document: dict[str, Any]) -> None:
+        """The reply, whole."""
+        content = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
 class VaultServer(ThreadingHTTPServer):
     """One vault on one port. `between` sees each request that is let in, and may do otherwise; None breaks it off."""
 

@@ -46,7 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stores.gcp_probe",
         "stores.local_probe",
     ),
-    ("plan", "drafts", "journal", "recognition", "cost", "cron", "schedules"),
+    ("plan", "drafts", "many", "journal", "recognition", "cost", "cron", "schedules"),
     ("trust", "audit", "copies", "holdings", "backup", "backup_json", "backup_check", "intake", "changes"),
     ("rotation",),
     ("fleet",),

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daena_kms import cost
-from daena_kms.cost import COUNTED, PROVIDERS, Asked, Bill, Calls, StoreCost
+from daena_kms.cost import COUNTED, Asked, Bill, Calls, StoreCost
 from daena_kms.errors import ConfigurationError
+from daena_kms.names import PROVIDERS
 from daena_kms.policy import KeyPolicy
 
 PRICES = cost.parse_prices((files("daena_kms") / "prices.toml").read_bytes())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from daena_kms import cron, due, schedules
 from daena_kms.errors import ConfigurationError
 from daena_kms.model import Anchor, InventoryRow, Status
-from daena_kms.policy import KeyPolicy, Tick
+from daena_kms.policy import LONGEST_TICK, KeyPolicy, Tick
 from daena_kms.schedules import Advice, Calendar, Gap
 from daena_kms.settings import read_settings
 from daena_kms.window import Window
@@ -221,8 +221,8 @@ def test_a_limit_that_the_right_setting_cannot_keep_is_refused() -> None:
 
 
 def test_the_longest_setting_is_the_settings_own() -> None:
-    most = schedules.LONGEST_TICK // timedelta(minutes=1)
-    assert read_settings({"DAENA_TICK_MINUTES": str(most)}).tick == schedules.LONGEST_TICK
+    most = LONGEST_TICK // timedelta(minutes=1)
+    assert read_settings({"DAENA_TICK_MINUTES": str(most)}).tick == LONGEST_TICK
     with pytest.raises(ConfigurationError):
         read_settings({"DAENA_TICK_MINUTES": str(most + 1)})
 

@@ -180,7 +180,7 @@ def open_backup(path: Path, identities: tuple[Path, ...], settings: Settings, pu
     identities the passphrase is DAENA_BACKUP_PASSPHRASE, or is asked for on a terminal. Raises IntegrityError for a
     file that is foreign, cut or altered, ConfigurationError if it cannot be read or is not opened by what was given.
     """
-    sealed = _read(path)
+    sealed = sealing.read_file(path, "the backup")
     pin = public_key or settings.public_key
     try:
         text = _unsealed(sealed, identities, settings)
@@ -194,14 +194,6 @@ def open_backup(path: Path, identities: tuple[Path, ...], settings: Settings, pu
             f"`init` printed: {opened.public_key}"
         )
     return opened
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as problem:
-        reason = problem.strerror or str(problem)
-        raise ConfigurationError(f"the backup {path} cannot be read: {reason}", "check its path") from None
 
 
 def _unsealed(sealed: bytes, identities: tuple[Path, ...], settings: Settings) -> KeyMaterial:

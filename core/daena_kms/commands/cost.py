@@ -5,10 +5,11 @@ from importlib.resources import files
 import click
 
 from .. import app, console, cost
+from ..names import PROVIDERS
 from ..settings import read_settings
 from .base import cli, json_option
 
-_STORES = [*cost.PROVIDERS, "all"]
+_STORES = [*PROVIDERS, "all"]
 
 
 @cli.command("cost")
@@ -44,5 +45,5 @@ def estimate(*, provider: str, reads: int, years: int, as_json: bool) -> None:
     keys = tuple(app.load_policy(settings).keys.values())
     asked = cost.Asked(keys, settings.tick, reads, years, max(1, len(settings.gcp_locations)))
     prices = cost.parse_prices((files("daena_kms") / "prices.toml").read_bytes())
-    providers = cost.PROVIDERS if provider == "all" else (provider,)
+    providers = PROVIDERS if provider == "all" else (provider,)
     console.cost(cost.estimate(asked, prices, providers), as_json=as_json)
