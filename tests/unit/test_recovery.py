@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from daena_kms import app, recovery, trust
 from daena_kms.errors import ConfigurationError, IntegrityError
 from daena_kms.holdings import Held, Holding
+from daena_kms.keyring import Fingerprints
 from daena_kms.model import Outcome, State, Status
 from daena_kms.names import RESERVED_KEY
 from tests.support.gcp_scene import Scene
@@ -279,3 +280,44 @@ def test_what_is_no_settings_file_is_refused_and_nothing_of_it_shown(name: str) 
         app.other_settings(NO_SETTINGS[name])
     assert "canary" not in str(refused.value)
     assert refused.value.__suppress_context__ or refused.value.__context__ is None
+
+
+# --- the drill, and comparing: what they find
+
+
+def test_a_drill_reads_back_what_came_and_believes_no_status(world: World, clock: Clock) -> None:
+    holding = held(world)
+    fresh = empty(clock, seed=1)
+    (sound,) = recovery.drill(fresh.service(), [holding], world.keyring.fingerprints)
+    assert sound.problems == ()
+    (other,) = recovery.drill(empty(clock, seed=2).service(), [holding], Fingerprints({1: bytes(32)}))
+    assert [problem.partition(":")[0] for problem in other.problems] == [
+        f"version {number} is not what it was" for number in (2, 3, 4)
+    ]
+    fresh.service().disable(KEY, 2)
+    (changed,) = recovery.drill(fresh.service(), [holding], world.keyring.fingerprints)
+    assert changed.problems == ("version 2 came back as disabled, it is decrypt-only",)
+
+
+def test_a_drill_of_what_cannot_be_restored_says_why(world: World, clock: Clock) -> None:
+    holding = held(world)
+    none = replace(holding, versions=tuple(v for v in holding.versions if v.record.state is not State.ACTIVE))
+    (told,) = recovery.drill(empty(clock, seed=1).service(), [none], world.keyring.fingerprints)
+    assert "no active version" in told.problems[0]
+
+
+def test_a_version_that_the_other_place_should_have_and_has_not_is_a_problem(world: World) -> None:
+    holding = held(world)
+    less = replace(holding, versions=tuple(v for v in holding.versions if v.record.number != 3))
+    (found,) = recovery.compare(world.service(), [less], "the backup")
+    assert found.problems == ("version 3 is here, but not in the backup",)
+    (same,) = recovery.compare(world.service(), [holding], "the backup")
+    assert (same.problems, same.warnings) == ((), ())
+
+
+def test_what_was_destroyed_here_since_is_a_warning(world: World) -> None:
+    holding = held(world)
+    _destroyed(world, 2)
+    (found,) = recovery.compare(world.service(), [holding], "the backup")
+    assert found.problems == ()
+    assert found.warnings == ("version 2 is destroyed here, but its material is in the backup",)
