@@ -2,17 +2,18 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 from msgspec.structs import replace
 
 from daena_kms import app, recovery, trust
-from daena_kms.errors import ConfigurationError, IntegrityError
+from daena_kms.errors import ConfigurationError, IntegrityError, NotFoundError, RefusedError
 from daena_kms.holdings import Held, Holding
 from daena_kms.keyring import Fingerprints
 from daena_kms.model import Outcome, State, Status
 from daena_kms.names import RESERVED_KEY
+from tests.support import liars
 from tests.support.gcp_scene import Scene
 from tests.support.places import POLICY, held, service, tick, versions
 from tests.support.worlds import KEY, Clock, Effects, World, memory_backend, seeded
@@ -321,3 +322,22 @@ def test_what_was_destroyed_here_since_is_a_warning(world: World) -> None:
     (found,) = recovery.compare(world.service(), [holding], "the backup")
     assert found.problems == ()
     assert found.warnings == ("version 2 is destroyed here, but its material is in the backup",)
+
+
+def _refused(*_: object) -> NoReturn:
+    raise RefusedError("the version is disabled")
+
+
+def _gone(*_: object) -> NoReturn:
+    raise NotFoundError("there is no such version")
+
+
+@pytest.mark.parametrize("read", [liars.flipped_bit, _refused, _gone], ids=["damaged", "refused", "gone"])
+def test_what_its_store_does_not_give_out_is_not_there(read: Callable[..., object], world: World, clock: Clock) -> None:
+    """The manifest alone would say that nothing has to be done; and nothing that lies there is overwritten."""
+    holding, fresh = held(world), empty(clock, seed=1)
+    assert restore(fresh, holding).status is Status.DONE
+    assert restore(fresh, holding).message == "all of it is there already"
+    lying = fresh.service(store=liars.Faulty(fresh.store, "read", read))
+    (outcome,) = recovery.restore(lying, [holding]).outcomes
+    assert (outcome.status, outcome.message) == (Status.FAILED, f"there is a key {KEY} already")
