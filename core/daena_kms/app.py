@@ -272,7 +272,8 @@ def _kek_source(settings: Settings) -> "KekSource":
 
 
 def _open_aws(settings: Settings, ledger: str, clouds: Clouds) -> KeyStore:
-    from .stores import aws, aws_layout  # noqa: PLC0415
+    from .stores import aws, aws_layout, aws_secrets  # noqa: PLC0415
+    from .stores.pace import Pace  # noqa: PLC0415
 
     if problem := aws_layout.tag_problem(ledger):
         raise ConfigurationError(
@@ -293,6 +294,7 @@ def _open_aws(settings: Settings, ledger: str, clouds: Clouds) -> KeyStore:
         prefix=settings.prefix,
         ledger=ledger,
         actor=clouds.aws.actor(),
+        pace=Pace(aws_secrets.WRITES, aws_secrets.PER_SECONDS, time.monotonic, time.sleep),
         sleep=time.sleep,
     )
 
@@ -434,13 +436,14 @@ def ledger_folder(settings: Settings) -> Path:
         url = urlsplit(settings.manifest_url)
     except ValueError:
         url = urlsplit("")
-    if url.scheme != "file" or url.netloc not in ("", "localhost") or not url.path.startswith("/"):
+    path = unquote(url.path)
+    if url.scheme != "file" or url.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
         raise ConfigurationError(
             f"DAENA_MANIFEST_URL {settings.manifest_url!r} is no address that this version knows",
             "use s3://bucket/folder, https://ACCOUNT.blob.core.windows.net/container/folder, gs://bucket/folder, "
             "file:///absolute/folder, or nothing",
         )
-    return Path(unquote(url.path))
+    return Path(path)
 
 
 @_installed()

@@ -61,14 +61,18 @@ def verify_manifests(ledger: Ledger, pin: str = "", keys: Sequence[str] = ()) ->
     """
     root = read_root(ledger, pin)
     wanted = keys or [key for key in ledger.names() if key != RESERVED_KEY]
-    return [*verify_root(root), *(_offline(key, read_chain(ledger, key, root.trust)) for key in wanted)]
+    return [*verify_root(ledger, root), *(_offline(key, read_chain(ledger, key, root.trust)) for key in wanted)]
 
 
-def verify_root(root: Root) -> list[KeyAudit]:
-    """What is wrong with the ledger's own chain; nothing, if nothing is."""
-    problems = tuple(f"entry {junk.sequence} of {RESERVED_KEY} is no entry of ours" for junk in root.junk)
+def verify_root(ledger: Ledger, root: Root, doubt: str = "") -> list[KeyAudit]:
+    """What is wrong with the ledger's own chain; nothing, if nothing is. `doubt`: what its store says against it."""
+    problems = [f"entry {junk.sequence} of {RESERVED_KEY} is no entry of ours" for junk in root.junk]
+    following = root.head.next_sequence + len(root.junk)
+    if any(sequence > following for sequence in ledger.sequences(RESERVED_KEY)):
+        problems.append(f"entry {following} of {RESERVED_KEY} is missing, but later ones are there")
+    problems += [doubt] if doubt else []
     entries = len(root.trust.generations)
-    return [KeyAudit(RESERVED_KEY, entries, problems, head=root.head.hash)] if problems else []
+    return [KeyAudit(RESERVED_KEY, entries, tuple(problems), head=root.head.hash)] if problems else []
 
 
 def _offline(key: str, chain: Chain) -> KeyAudit:
@@ -110,7 +114,7 @@ def _check_anchor(key: str, anchor: Anchor, chain: Chain, fingerprints: Fingerpr
         yield "the head stored beside the key was not written by us"
     elif anchor.sequence not in chain.hashes:
         if not chain.problem:
-            yield f"entry {anchor.sequence} is gone: the manifest was cut after entry {len(chain.hashes)}"
+            yield f"entry {anchor.sequence} is gone: the manifest was cut after entry {chain.head.next_sequence - 1}"
     elif chain.hashes[anchor.sequence] != anchor.hash:
         yield f"entry {anchor.sequence} is not the one that the store names: it was replaced"
 
@@ -119,9 +123,13 @@ def _check_store(store: KeyStore, key: str, chain: Chain, seen: Observed, finger
     records, active = chain.history.versions, chain.head.state.active
     for record in records.values():
         # Where a version was published again there are several; what readers get may be any of them.
-        copies: Sequence[StoredVersion | None] = [v for v in seen.versions if v.is_recorded(record)] or [None]
-        problems = (_check_version(store, key, record, lying, fingerprints) for lying in copies)
+        copies = [v for v in seen.versions if v.is_recorded(record)]
+        lying: Sequence[StoredVersion | None] = copies or [None]
+        problems = (_check_version(store, key, record, copy, fingerprints) for copy in lying)
         yield from dict.fromkeys(problem for problem in problems if problem)
+        readable = record.state in (State.ACTIVE, State.DECRYPT_ONLY)
+        if copies and readable and record.version_id not in [copy.version_id for copy in copies]:
+            yield f"version {record.number} lies in the store, but not as {record.version_id}, where it is looked for"
     if active is not None and (seen.newest is None or not seen.newest.is_recorded(active)):
         yield f"readers get {_called(seen.newest)}, the manifest says version {active.number} ({active.version_id})"
     strays = plan.strays(chain.head.state, seen)

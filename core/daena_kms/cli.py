@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from . import console
+from . import console, dumps
 from .commands import backup as _backup  # noqa: F401  # as below
 from .commands import cost as _cost  # noqa: F401
 from .commands import doctor as _doctor  # noqa: F401  # as below
@@ -35,6 +35,7 @@ def _usage_hint(problem: click.ClickException) -> str:
 
 def main() -> None:
     """The command: translates every error into a line, a hint and an exit status."""
+    dumps.forbid()
     as_json = "--json" in sys.argv[1:]
     try:
         arguments = translate(sys.argv[1:], cli.commands, lambda: read_settings().provider)

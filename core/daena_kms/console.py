@@ -3,6 +3,7 @@ never under NO_COLOR; plain lines in a pipe; `--json` prints one JSON document a
 """
 
 import base64
+import json
 import logging
 import os
 import sys
@@ -60,7 +61,12 @@ def warning(text: str) -> None:
 
 def document(record: object) -> None:
     """One JSON document on stdout, its keys in the order of the record."""
-    print(msgspec.json.format(msgspec.json.encode(record), indent=2).decode())
+    try:
+        encoded = msgspec.json.encode(record)
+    except UnicodeEncodeError:  # a path whose bytes are no UTF-8, which JSON cannot hold
+        text = json.dumps(msgspec.to_builtins(record), ensure_ascii=False)
+        encoded = text.encode(errors="surrogatepass").decode(errors="replace").encode()
+    print(msgspec.json.format(encoded, indent=2).decode())
 
 
 def report(done: Report, *, as_json: bool) -> None:

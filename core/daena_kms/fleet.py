@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from . import due, lifecycle, many
-from .errors import KmsError, NotFoundError
+from .errors import KmsError, NotFoundError, ThrottledError
 from .manifest import EMPTY, Head
 from .model import Anchor, InventoryRow, Observed, Operation, Outcome, Status, VersionRecord
 from .plan import NEVER, Work
@@ -194,8 +194,17 @@ def rotate_one(tools: Tools, item: Planned, order: Order, now: datetime, tick: T
             outcome = _housekeeping(tools, item, outcome, run)
     except Exception as problem:  # noqa: BLE001  # one bad key never stops the others, not even by a bug of ours
         stuck = isinstance(problem, KmsError) and _stuck(tools, item, run)
-        outcome = replace(many.failed(item.key, problem), why=item.verdict.reason, number=item.number, stuck=stuck)
+        ended = _ended(item.key, order, problem)
+        outcome = replace(ended, why=item.verdict.reason, number=item.number, stuck=stuck)
     return Tried(outcome, _since(item, run))
+
+
+def _ended(key: str, order: Order, problem: Exception) -> Outcome:
+    """The outcome of a key whose work ended in an error. What only the quota stood against, the next tick takes up."""
+    if isinstance(problem, ThrottledError) and not order.force:  # whoever forces asks once, and is to ask again
+        log.warning("key deferred", extra={"key": key, "problem": problem.message})
+        return Outcome(key, Status.DEFERRED, problem.message, hint=problem.hint)
+    return many.failed(key, problem)
 
 
 def _since(item: Planned, run: Run | None = None) -> datetime | None:

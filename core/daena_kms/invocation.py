@@ -81,6 +81,8 @@ def _read(body: object) -> Invocation:
         return msgspec.convert(dict(body), type=Invocation)
     except msgspec.ValidationError as problem:
         raise ConfigurationError(f"a field has the wrong type: {problem}", _EXAMPLE) from None
+    except UnicodeEncodeError:  # half a surrogate pair, as `json` reads it, where no text belongs
+        raise ConfigurationError("a field is not valid text", _EXAMPLE) from None
 
 
 def _check(asked: Invocation) -> None:

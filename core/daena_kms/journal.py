@@ -15,6 +15,7 @@ from .model import Anchor
 
 log = logging.getLogger(__name__)
 
+LONGEST_REASON = 500
 TAMPERED = "run `daena-key-rotate verify` to see how far it goes; nothing was changed"
 
 
@@ -154,7 +155,8 @@ class Past:
 
 def bad_entry(key: str, sequence: int, problem: IntegrityError) -> IntegrityError:
     """The error that names the first bad entry and why it is bad."""
-    return IntegrityError(f"entry {sequence} of {key} is bad: {problem.message}", problem.hint or TAMPERED)
+    reason = problem.message[:LONGEST_REASON]  # it may quote what lies there, of any length
+    return IntegrityError(f"entry {sequence} of {key} is bad: {reason}", problem.hint or TAMPERED)
 
 
 def walk(ledger: Ledger, key: str, trust: Trust, after: Head = EMPTY) -> Iterator[Head]:
@@ -211,7 +213,12 @@ def _repaired_after(ledger: Ledger, key: str, head: Head, trust: Trust) -> Head 
     if stored is None:
         return None
     entry = manifest.open_entry(stored, key=key, sequence=sequence, trust=trust)
-    return manifest.follow(head, entry, stored, trust) if entry.junk == junk else None
+    if entry.junk != junk:
+        return None
+    try:
+        return manifest.follow(head, entry, stored, trust)
+    except IntegrityError as problem:
+        raise bad_entry(key, sequence, problem) from None
 
 
 def unsealed(anchor: Anchor) -> bytes:

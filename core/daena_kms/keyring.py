@@ -7,6 +7,7 @@ one before, so that an auditor needs the first public key and nothing else.
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -23,6 +24,7 @@ GENERATION_BYTES = 64
 # A run that began before a renewal may sign a little after it: longer than any lease, shorter than any grace.
 RETIRED_SIGNER_TOLERANCE = timedelta(hours=1)
 
+_GENERATION = re.compile(r"[1-9][0-9]{0,8}")
 _FINGERPRINT_CONTEXT = b"daena-kms/fingerprint/1\0"
 _ANCHOR_CONTEXT = b"daena-kms/anchor/1\0"
 _CHECK_CONTEXT = b"daena-kms/check/1"
@@ -92,6 +94,21 @@ class LocalSigner:
         return self._key.sign(data)
 
 
+class Withheld:
+    """Signs nothing: the ledger's own keys are not what they were, and the one at hand may be retired."""
+
+    def __init__(self, problem: str, hint: str) -> None:
+        self._problem = problem
+        self._hint = hint
+
+    @property
+    def key_id(self) -> str:
+        raise IntegrityError(self._problem, self._hint)
+
+    def sign(self, data: bytes) -> bytes:  # noqa: ARG002  # whatever it is
+        raise IntegrityError(self._problem, self._hint)
+
+
 class Fingerprints:
     """Keyed names for material: equal material of one key has one fingerprint, and nobody else can guess-and-check.
 
@@ -112,12 +129,14 @@ class Fingerprints:
     def check(self, key: str, material: KeyMaterial, fingerprint: str) -> None:
         """Raise IntegrityError unless `material` is what `fingerprint` names; compares in constant time."""
         head, _, _ = fingerprint.partition(":")
-        if not head.isdigit() or int(head) not in self._secrets:
+        generation = int(head) if _GENERATION.fullmatch(head) else 0
+        if generation not in self._secrets:
             raise IntegrityError(
                 f"fingerprint {fingerprint[:12]!r} of {key} was made with a fingerprint key we do not hold",
                 "`restore` puts the reserved key back from a backup; see `verify`",
             )
-        if not hmac.compare_digest(self.of(key, material, int(head)), fingerprint):
+        given = fingerprint.encode(errors="replace")
+        if not hmac.compare_digest(self.of(key, material, generation).encode(), given):
             raise IntegrityError(f"the material of {key} is not the one that its fingerprint names")
 
     def fits(self, key: str, material: KeyMaterial, fingerprint: str) -> bool:

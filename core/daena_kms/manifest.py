@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from .errors import ConfigurationError, IntegrityError
 from .keyring import Signer, Trust
-from .model import Burnt, Claim, KeyState, Link, Operation, State, Time, VersionRecord
+from .model import Burnt, Claim, KeyState, Link, Operation, State, Time, VersionRecord, check_times
 
 FORMAT: Literal["daena-kms/1"] = "daena-kms/1"
 SIGNATURE_CONTEXT = b"daena-kms/entry/1\0"
@@ -134,6 +134,9 @@ class Entry(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True)
     destination: Link | None = None
     """MOVED_TO: where the key's history goes on."""
     signature: str = ""
+
+    def __post_init__(self) -> None:
+        check_times(self.time)
 
 
 class Draft(Struct, frozen=True):

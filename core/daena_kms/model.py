@@ -12,12 +12,24 @@ from typing import Annotated, Self
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from .errors import ConfigurationError
+from .errors import ConfigurationError, IntegrityError
 
 # A record never holds a time without its zone: it could not be compared.
 Time = Annotated[datetime, Meta(tz=True)]
 
+# Nothing of ours happens outside, and what is reckoned from these times stays far inside what a date can be.
+EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
+
 MAX_MATERIAL_BYTES = 1024  # what one AWS GenerateDataKey call makes; far below every store's limit on a value
+
+
+def check_times(*times: datetime | None) -> None:
+    """Raise IntegrityError for a time that no record of ours can hold: a clock ran wild, or somebody made it up."""
+    for time in times:
+        if time is not None and not EARLIEST <= time <= LATEST:
+            raise IntegrityError(f"the time {time.isoformat()} is none at which anything of ours happens")
+        if time is not None and time.utcoffset():
+            raise IntegrityError(f"the time {time.isoformat()} is not in UTC")
 
 
 class State(StrEnum):
@@ -107,6 +119,9 @@ class VersionRecord(Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     source: int = 0
     """For a rollback: the number whose material this is a copy of."""
 
+    def __post_init__(self) -> None:
+        check_times(self.made_at, self.active_since, self.deactivated_at, self.destroy_at)
+
 
 class Burnt(Struct, frozen=True, forbid_unknown_fields=True):
     """A claimed number that never became active. A late writer may still publish it: then it is adopted."""
@@ -115,6 +130,9 @@ class Burnt(Struct, frozen=True, forbid_unknown_fields=True):
     fingerprint: str
     spec: str
     made_at: Time
+
+    def __post_init__(self) -> None:
+        check_times(self.made_at)
 
 
 class Link(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -162,6 +180,9 @@ class Claim(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True)
     paused: bool = False
     """RESTORE: rotation was paused where the key comes from."""
 
+    def __post_init__(self) -> None:
+        check_times(self.lease_until, self.made_at)
+
     @property
     def work(self) -> str:
         """What it is for, in words: the whole key comes, goes, or is adopted; other work is about one version."""
@@ -189,6 +210,9 @@ class KeyState(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
     """Digest of the policy that the last claim was made under."""
     digest: str = ""
     """Running SHA-256 over every version record ever written: what is not shown here."""
+
+    def __post_init__(self) -> None:
+        check_times(self.retry_at, self.attention_at)
 
     @property
     def coming(self) -> bool:

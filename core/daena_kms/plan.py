@@ -148,6 +148,8 @@ class Discard(Struct, frozen=True):
     reason: str
     version: StoredVersion | None = None
     hint: str = "the version that was active before still is"
+    waits: bool = True
+    """Not tried again at once: it may fail again. What nobody can go on with stands in no other rotation's way."""
 
 
 class Adopt(Struct, frozen=True):
@@ -479,7 +481,7 @@ def _anew(work: Work, view: View, claim: Claim) -> Claiming:
 def _burn(view: View, claim: Claim) -> Step:
     """A number belongs to one material for ever; it is lost, so the next number gets material of its own."""
     if claim.operation is Operation.IMPORT:
-        return Discard("the imported material was lost with the run that brought it: import it again")
+        return Discard("the imported material was lost with the run that brought it: import it again", waits=False)
     return Claiming(
         claim.operation,
         view.state.highest + 1,

@@ -16,6 +16,10 @@ from .window import Window
 SMALLEST_POLICY_KEY_BYTES = 16  # 128 bits: NIST SP 800-131A's floor for new symmetric keys
 MAX_DAYS = 3650
 MAX_POLICY_BYTES = 16 << 20
+# Our tables are three deep. tomllib takes a time that grows with the square of a key's parts: minutes where a line has
+# ten thousands of them.
+_MOST_DOTS = 100
+_LONGEST_SHOWN = 200
 LONGEST_TICK = timedelta(days=45)  # half of the usual limit: a longer one keeps no key within it
 
 
@@ -68,16 +72,30 @@ def parse_policy(data: bytes, *, tick: Tick, prefix: str = "", source: str = "th
 def _toml(data: bytes, source: str) -> dict[str, object]:
     if len(data) > MAX_POLICY_BYTES:
         raise ConfigurationError(f"{source} is larger than {MAX_POLICY_BYTES >> 20} MiB", "is it the right file?")
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.count(b".") > _MOST_DOTS and not line.lstrip().startswith(b"#"):
+            raise ConfigurationError(
+                f"{source} has more than {_MOST_DOTS} dots in line {number}", "is it the right file?"
+            )
     try:
         return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as problem:  # a TOMLDecodeError is a ValueError, as is a number without end
         raise ConfigurationError(f"{source} is not valid TOML: {problem}", "mend that line") from None
 
 
+def _shown(value: object) -> str:
+    """A value that is wrong, for people: as it is written, or how it begins."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of too many digits, tables in tables in tables
+        return f"{type(value).__name__} without end"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
 def _days(least: int) -> Callable[[object], int]:
     def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_DAYS:
-            raise ConfigurationError(f"a whole number of days from {least} to {MAX_DAYS} expected, got {value!r}")
+            raise ConfigurationError(f"a whole number of days from {least} to {MAX_DAYS} expected, got {_shown(value)}")
         return value
 
     return read
@@ -91,24 +109,25 @@ def _keep(value: object) -> int | None:
     if value == "all":
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigurationError(f"'all' or a number of versions expected, got {value!r}")
+        raise ConfigurationError(f"'all' or a number of versions expected, got {_shown(value)}")
     return value
 
 
 def _spec(value: object) -> KeySpec:
-    spec = KeySpec.parse(value if isinstance(value, (str, int)) else repr(value))
+    few_digits = isinstance(value, int) and abs(value) <= 10**9
+    spec = KeySpec.parse(value if isinstance(value, str) or (isinstance(value, int) and few_digits) else _shown(value))
     if spec.length < SMALLEST_POLICY_KEY_BYTES:
         raise ConfigurationError(f"a new key of {spec.length} bytes is too short, at least 16 expected")
     return spec
 
 
 def _window(value: object) -> Window:
-    return Window.parse(value if isinstance(value, str) else repr(value))
+    return Window.parse(value if isinstance(value, str) else _shown(value))
 
 
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
-        raise ConfigurationError(f"true or false expected, got {value!r}")
+        raise ConfigurationError(f"true or false expected, got {_shown(value)}")
     return value
 
 
@@ -151,7 +170,7 @@ class _Reader:
 
     def _fields(self, place: str, table: object) -> dict[str, object]:
         if not isinstance(table, dict):
-            self.problems.append(f"{place}: a table is expected, got {table!r}")
+            self.problems.append(f"{place}: a table is expected, got {_shown(table)}")
             return {}
         self._unknown(f"{place}.", table, tuple(_FIELDS))
         read = {}

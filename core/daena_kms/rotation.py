@@ -493,7 +493,7 @@ class Run:
         if version is not None:
             self.store.discard(self.key, version)
         retry_at = None
-        if claim.operation.makes_version:
+        if claim.operation.makes_version and step.waits:
             retry_at = self.tools.clock() + plan.back_off(view.state.failures + 1)
         self._append(drafts.about(Event.DISCARDED, claim, view.state, reason=reason, retry_at=retry_at))
         what = f"{claim.work} was given up: {reason}"

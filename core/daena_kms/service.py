@@ -16,7 +16,7 @@ from .keyring import Keyring
 from .manifest import Entry, History
 from .material import KeyMaterial
 from .model import MAX_MATERIAL_BYTES, Claim, KeySpec, KeyState, Operation, Outcome, State, Status, VersionRecord
-from .names import check_name
+from .names import RESERVED_KEY, check_name
 from .plan import NEVER, Work
 from .policy import KeyPolicy, RotationPolicy, Tick
 from .rotation import Given, Run, Tools
@@ -119,8 +119,12 @@ class Service:
             self._check_known(key, rows)
         now, store, ledger = self.tools.clock(), self.tools.store, self.journal.ledger
         wanted = sorted(keys or {*rows, *self._recorded()})
-        root = audit.verify_root(trust.read_root(ledger))
-        return [*root, *(audit.verify_key(store, ledger, self.keyring, key, now) for key in wanted)]
+        root = trust.read_root(ledger)
+        doubt = trust.doubt(ledger, root, store.observe(RESERVED_KEY).anchor, self.keyring.fingerprints)
+        return [
+            *audit.verify_root(ledger, root, doubt),
+            *(audit.verify_key(store, ledger, self.keyring, key, now) for key in wanted),
+        ]
 
     # --- one key
 

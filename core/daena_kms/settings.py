@@ -254,7 +254,7 @@ SETTINGS: tuple[Setting, ...] = (
         "30",
         "The longest that one call to a store may take; the shortest lease is twice the longest of these.",
     ),
-    Setting("DAENA_CONCURRENCY", "concurrency", _whole(1, 64), "4", "How many keys are rotated at once."),
+    Setting("DAENA_CONCURRENCY", "concurrency", _whole(1, 64), "10", "How many keys are rotated at once."),
     Setting(
         "DAENA_TIME_BUDGET_SECONDS",
         "budget_seconds",
@@ -308,13 +308,22 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     fields: dict[str, Any] = {}
     for setting in SETTINGS:
         try:
-            fields[setting.field] = setting.read(environment.get(setting.name) or setting.default)
+            fields[setting.field] = setting.read(_text(environment.get(setting.name) or setting.default))
         except ConfigurationError as problem:
             problems.append(f"{setting.name}: {problem.message}")
     if problems:
         listing = "".join(f"\n  {problem}" for problem in problems)
         raise ConfigurationError(f"the settings have problems:{listing}", "mend them; nothing was changed")
     return Settings(**fields)
+
+
+def _text(value: str) -> str:
+    """The value, if it can be written down: in a manifest, in a backup, as JSON. What is wrong with it is not shown."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8, as Python shows them
+        raise ConfigurationError("it is not UTF-8 text") from None
+    return value
 
 
 def _unknown(environment: Mapping[str, str]) -> list[str]:
@@ -325,7 +334,8 @@ def _unknown(environment: Mapping[str, str]) -> list[str]:
             longer = [other for other in known if other.startswith(name)]
             near = longer or difflib.get_close_matches(name, known, 1, 0.5)
             suggestion = f"; did you mean {near[0]}?" if near else ""
-            problems.append(f"{name}: unknown setting{suggestion}")
+            told = name.encode(errors="backslashreplace").decode()
+            problems.append(f"{told}: unknown setting{suggestion}")
     return problems
 
 

@@ -5,7 +5,7 @@ the ledger under the same name, one signed entry a generation. The store is writ
 ledger object decides between racing inits, and names the right material by its public key.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 
 from msgspec import Struct
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from . import manifest
 from .errors import ConfigurationError, ConflictError, ExistsError, IntegrityError, NotFoundError, RefusedError
-from .journal import bad_entry
+from .journal import bad_entry, unsealed
 from .keyring import (
     GENERATION_BYTES,
     Fingerprints,
@@ -21,18 +21,20 @@ from .keyring import (
     LocalSigner,
     PublicGeneration,
     Trust,
+    Withheld,
     key_id,
     split_generation,
 )
 from .ledger import Ledger
 from .manifest import EMPTY, Draft, Event, Head, Junk, TrustRecord
 from .material import KeyMaterial
-from .model import KeySpec
+from .model import Anchor, KeySpec, Observed
 from .names import RESERVED_KEY
 from .plan import rotation_id
 from .stores.base import KeyStore, NewVersion
 
 _SPEC = KeySpec.parse(GENERATION_BYTES)
+_HINT = "put that entry back from a copy; or `init --renew` names the keys anew that the store holds"
 
 
 class Initialised(Struct, frozen=True):
@@ -77,6 +79,8 @@ def read_root(ledger: Ledger, pin: str = "") -> Root:
                 raise bad_entry(RESERVED_KEY, sequence, problem) from None
             junk.append(Junk(sequence, manifest.entry_hash(stored)))
     if not generations:
+        if any(sequence > 1 for sequence in ledger.sequences(RESERVED_KEY)):
+            raise bad_entry(RESERVED_KEY, 1, IntegrityError("it is missing, but later ones are there"))
         raise NotFoundError(f"the manifests at {ledger.address} were never initialised", "run `daena-key-rotate init`")
     if pin and generations[0].public_key.hex() != pin.lower():
         raise IntegrityError(
@@ -117,25 +121,76 @@ def initialised(ledger: Ledger) -> bool:
 def open_keyring(store: KeyStore, ledger: Ledger, pin: str = "") -> Keyring:
     """Signer, trust and fingerprints.
 
+    The signer signs nothing if the ledger lacks a generation that it had: what a retired key signed is no evidence.
     Raises NotFoundError if there was no init, IntegrityError if the secret halves do not fit the public ones.
     """
-    root = read_root(ledger, pin)
-    trust = root.trust
-    secret = _secret_halves(store, ledger, trust)
+    try:
+        root = read_root(ledger, pin)
+    except NotFoundError:
+        _check_unused(store, ledger)
+        raise
+    trust, seen = root.trust, store.observe(RESERVED_KEY)
+    secret = _fitting(_held(store, seen), ledger, trust)
     fingerprints = Fingerprints({number: each.fingerprint_key for number, each in enumerate(secret, 1)})
     entry = root.head.entry
     if entry is None or entry.trust is None or entry.trust.check_value != fingerprints.check_value():
         raise IntegrityError("the store's fingerprint key is not the one that the manifests were begun with")
-    return Keyring(secret[-1].signer, trust, fingerprints)
+    problem = doubt(ledger, root, seen.anchor, fingerprints)
+    return Keyring(Withheld(problem, _HINT) if problem else secret[-1].signer, trust, fingerprints)
+
+
+def _check_unused(store: KeyStore, ledger: Ledger) -> None:
+    """Raise IntegrityError if the store says that a ledger which has nothing of ours had something."""
+    seen = store.observe(RESERVED_KEY)
+    if seen.anchor is not None and seen.ledger == ledger.address:
+        raise IntegrityError(
+            f"entry 1 of {RESERVED_KEY} is gone: the manifests of this store lay at {ledger.address}",
+            "put the manifests back from a copy; or, if they are lost for good, `init` and `adopt` each key",
+        )
+
+
+def doubt(ledger: Ledger, root: Root, anchor: Anchor | None, fingerprints: Fingerprints) -> str:
+    """Why the ledger's own chain is not the one whose head lies beside the reserved key; empty if all is well."""
+    if anchor is None or root.head.entry is None:
+        return ""
+    place = f"entry {anchor.sequence} of {RESERVED_KEY}"
+    if anchor.sequence > root.head.entry.sequence:
+        return f"{place} is gone, or is no entry of ours any more: the newest keys of these manifests are not named"
+    if not fingerprints.sealed(RESERVED_KEY, unsealed(anchor), anchor.mac):
+        return f"the head stored beside {RESERVED_KEY} was not written by us"
+    found = root.head.hash
+    if anchor.sequence < root.head.entry.sequence:
+        found = manifest.entry_hash(ledger.read(RESERVED_KEY, anchor.sequence) or b"")
+    return "" if found == anchor.hash else f"{place} is not the one that the store names: it was replaced"
+
+
+def _anchor(store: KeyStore, ledger: Ledger, *, anew: bool) -> None:
+    """Store the chain's head beside the reserved key, as with any key: then a renewal cannot be taken back unnoticed.
+
+    Raises IntegrityError if what lies there is not of this chain, unless it is begun `anew`, or was renewed just now.
+    """
+    root, seen = read_root(ledger), store.observe(RESERVED_KEY)
+    secret = _fitting(_held(store, seen), ledger, root.trust)
+    fingerprints = Fingerprints({number: each.fingerprint_key for number, each in enumerate(secret, 1)})
+    if root.head.entry is None:
+        return
+    if not anew and (problem := doubt(ledger, root, seen.anchor, fingerprints)):
+        raise IntegrityError(problem, _HINT)
+    anchor = Anchor(root.head.entry.sequence, root.head.hash, len(root.trust.generations))
+    if anew or seen.anchor is None or seen.anchor.sequence < anchor.sequence:
+        sealed = replace(anchor, mac=fingerprints.seal(RESERVED_KEY, unsealed(anchor)))
+        store.write_anchor(RESERVED_KEY, sealed)
 
 
 def secret_halves(store: KeyStore, ledger: Ledger, trust: Trust) -> list[KeyMaterial]:
     """The reserved key's material of each generation, in order. Raises IntegrityError if the store lacks one."""
-    return [generation.material for generation in _secret_halves(store, ledger, trust)]
+    held = _held(store, store.observe(RESERVED_KEY))
+    return [generation.material for generation in _fitting(held, ledger, trust)]
 
 
-def _secret_halves(store: KeyStore, ledger: Ledger, trust: Trust) -> list[_Generation]:
-    held = {generation.signer.public_key: generation for generation in _held(store)}
+def _fitting(every: Iterable[_Generation], ledger: Ledger, trust: Trust) -> list[_Generation]:
+    """Of what the store holds, what the ledger names, in order. Raises IntegrityError if one is lacking."""
+    held = {generation.signer.public_key: generation for generation in every}
     for number, public in enumerate(trust.generations, 1):
         if public.public_key not in held:
             raise IntegrityError(
@@ -157,6 +212,7 @@ def initialise(store: KeyStore, ledger: Ledger, *, clock: Callable[[], datetime]
             made = _announce(ledger, announced, actor=store.actor, clock=clock, trigger=trigger)
         root = read_root(ledger)
     trust = root.trust
+    _anchor(store, ledger, anew=made)
     open_keyring(store, ledger)
     _tidy(store, len(trust.generations))
     return Initialised(trust.public_key, len(trust.generations), made)
@@ -165,7 +221,7 @@ def initialise(store: KeyStore, ledger: Ledger, *, clock: Callable[[], datetime]
 def _candidate(store: KeyStore, ledger: Ledger) -> _Generation | None:
     """The first generation as this init would have it; None if another one has ended meanwhile."""
     try:
-        return next(_held(store), None) or _make(store, 1)
+        return next(_held(store, store.observe(RESERVED_KEY)), None) or _make(store, 1)
     except (NotFoundError, RefusedError):  # what this one had staged was taken away by that one
         if not initialised(ledger):
             raise
@@ -188,12 +244,13 @@ def renew(store: KeyStore, ledger: Ledger, *, clock: Callable[[], datetime], tri
     trust = root.trust
     number = len(trust.generations) + 1
     known = {generation.public_key for generation in trust.generations}
-    held = list(_held(store))
+    held = list(_held(store, store.observe(RESERVED_KEY)))
     signer = next(g for g in held if g.signer.public_key == trust.generations[-1].public_key)
     # A renewal that was cut short left its material in the store: go on with that.
     following = next((g for g in held if g.signer.public_key not in known), None) or _make(store, number)
     announced = _Announcement(root.head, root.junk, signer, following, number)
     made = _announce(ledger, announced, actor=store.actor, clock=clock, trigger=trigger)
+    _anchor(store, ledger, anew=True)
     open_keyring(store, ledger)
     _tidy(store, number)
     return Initialised(trust.public_key, number, made)
@@ -246,9 +303,9 @@ def _announce(
     return True
 
 
-def _held(store: KeyStore) -> Iterator[_Generation]:
+def _held(store: KeyStore, seen: Observed) -> Iterator[_Generation]:
     """Every generation whose secret half lies in the store, oldest first; on some stores also a racing init's."""
-    for version in store.observe(RESERVED_KEY).versions:
+    for version in seen.versions:
         yield _opened(store.read(RESERVED_KEY, version))
 
 
@@ -258,7 +315,7 @@ def put_back(store: KeyStore, ledger: Ledger, generations: Sequence[KeyMaterial]
     Raises IntegrityError if they are not the keys of these manifests: nothing is put there then.
     """
     trust = read_root(ledger).trust
-    held = {generation.signer.public_key for generation in _held(store)}
+    held = {generation.signer.public_key for generation in _held(store, store.observe(RESERVED_KEY))}
     offered = {_opened(material).signer.public_key: material for material in generations}
     missing = {n: public.public_key for n, public in enumerate(trust.generations, 1) if public.public_key not in held}
     if not offered.keys() >= set(missing.values()):
@@ -279,6 +336,8 @@ def _make(store: KeyStore, number: int, given: KeyMaterial | None = None) -> _Ge
     planned = store.observe(RESERVED_KEY).newest
     if given is not None or planned is None or planned.number < number:  # what is put back may be an older one
         store.promote(RESERVED_KEY, staged, planned, material)
+    else:  # what was staged here is announced by nobody: where a stage takes no condition, it is not what is published
+        material = store.read(RESERVED_KEY, planned)
     if not store.fenced:
         store.discard(RESERVED_KEY, staged)  # a copy; what readers get was written beside it
     return _opened(material)

@@ -3,7 +3,7 @@
 import gc
 import logging
 
-from . import app, invocation
+from . import app, dumps, invocation
 from .invocation import Answer, Invocation
 from .settings import Settings, read_settings
 
@@ -17,6 +17,7 @@ class Warm:
     """Performs invocations one after another, on one connection while all is well."""
 
     def __init__(self) -> None:
+        dumps.forbid()
         self._connection: app.Connection | None = None
 
     def perform(self, trigger: str, asked: Invocation, *, seconds: float | None = None) -> Answer:

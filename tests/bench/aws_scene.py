@@ -13,7 +13,7 @@ from daena_kms.stores.aws import AwsStore
 from daena_kms.stores.aws_calls import Aws
 from daena_kms.stores.aws_ledger import S3Ledger
 
-from ..support.aws_world import BUCKET, CREDENTIALS, REGION
+from ..support.aws_world import BUCKET, CREDENTIALS, QUICK, REGION
 from .clouds import CALL_TIMEOUT, CloudScene, Wire
 from .processes import ROOT
 
@@ -70,6 +70,7 @@ class AwsScene(CloudScene):
             prefix=prefix,
             ledger=ledger.address,
             actor="arn:aws:iam::123456789012:role/bench",
+            pace=QUICK,
             sleep=time.sleep,
         )
         super().__init__(store, ledger, keys, prefix)

@@ -619,3 +619,22 @@ def test_a_folder_that_this_user_may_not_enter(past: Sandbox, command: list[str]
             timeout=TIMEOUT_SECONDS,
         )
         check_refused(Result(done.returncode, done.stdout, done.stderr), before, box)
+
+
+def test_a_path_that_is_no_text_is_told_all_the_same(box: Sandbox) -> None:
+    for arguments in (
+        ["restore", "caf\udcff.age"],
+        ["verify", "--manifests", "caf\udcff"],
+        ["migrate", "--from", "\udcff"],
+    ):
+        result = box.run(*arguments, "--json")
+        assert result.status == 2
+        assert "\ufffd" in result.json["error"]["message"]
+
+
+@pytest.mark.parametrize("url", ["file:///tmp/a%00b", "FILE:/%00", "file:%2F%00"])
+def test_a_folder_of_manifests_that_can_be_none(box: Sandbox, url: str) -> None:
+    before = box.digest()
+    result = box.run("status", DAENA_MANIFEST_URL=url)
+    assert (result.status, box.digest()) == (2, before)
+    assert "no address that this version knows" in result.err

@@ -182,5 +182,19 @@ def test_a_dead_import_can_be_asked_again(backend: str, tmp_path: Path) -> None:
         assert world.service().get(KEY, reveal=True).material == material
 
 
+def test_a_dead_import_keeps_no_rotation_waiting(world: World) -> None:
+    _old_key(world)
+    whole = Effects(die_at=2)
+    service = world.service(store=Mortal(world.store, whole), ledger=Mortal(world.ledger, whole))
+    with dying():
+        service.bring(KEY, KeyMaterial(b"m" * 32))
+    assert world.history().entries[-1].state.claim is not None, whole.names
+    world.clock.move(minutes=61)
+    outcome = world.rotate()
+    assert outcome.status is Status.ROTATED
+    assert any("import it again" in note for note in outcome.notes)
+    world.check()
+
+
 def _has_active(world: World) -> bool:
     return bool(world.ledger.sequences(KEY)) and world.history().entries[-1].state.active is not None

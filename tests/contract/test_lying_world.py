@@ -63,7 +63,7 @@ def test_a_forced_rotation_does_not_wait_for_a_person(due: World) -> None:
 @pytest.mark.parametrize("method", ["read", "stage", "promote"])
 def test_a_throttled_store_is_not_a_failed_check(due: World, method: str) -> None:
     outcome = due.rotate(store=liars.Faulty(due.store, method, liars.throttled))
-    assert (outcome.status, outcome.hint) == (Status.FAILED, "try again later")
+    assert (outcome.status, outcome.hint) == (Status.DEFERRED, "try again later")
     assert due.history().entries[-1].state.failures == 0
     due.clock.move(minutes=61)
     assert due.rotate().status is Status.ROTATED

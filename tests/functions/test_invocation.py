@@ -97,6 +97,7 @@ BAD: dict[str, tuple[object, str]] = {
     "a long reason": ({"reason": "r" * (LONGEST_TEXT + 1)}, "'reason' is not one line of at most 500 characters"),
     "a reason of two lines": ({"reason": "a\nb"}, "'reason' is not one line"),
     "a reason that moves the cursor": ({"reason": "\x1b[2J"}, "'reason' is not one line"),
+    "keys that are no text": ({"keys": "\ud800"}, "a field is not valid text"),
     "a reason that is no text": ({"reason": "\ud800"}, "'reason' is not one line"),
     "a long request": (
         {"keys": [KEY], "force": True, "request_id": "r" * (LONGEST_TEXT + 1)},

@@ -70,6 +70,7 @@ class Scene(World):
             prefix=prefix,
             ledger=ledger.address,
             actor="arn:tester",
+            pace=aws_world.QUICK,
             sleep=self.naps.append,
         )
         super().__init__(Backend(self.aws, ledger), Clock(), policy)

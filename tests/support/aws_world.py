@@ -1,6 +1,7 @@
 """The AWS store and its ledger on the strict double, over a real socket."""
 
 import os
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
@@ -9,6 +10,7 @@ from typing import Any
 from daena_kms.stores.aws import AwsStore
 from daena_kms.stores.aws_calls import Aws
 from daena_kms.stores.aws_ledger import S3Ledger
+from daena_kms.stores.pace import Pace
 
 from . import strict_moto
 
@@ -25,6 +27,7 @@ CREDENTIALS = {
 }
 
 Wrap = Callable[[Any], Any]
+QUICK = Pace(1_000_000, 1.0, time.monotonic, time.sleep)
 
 
 class Account:
@@ -49,6 +52,7 @@ class Account:
             prefix=PREFIX,
             ledger=MANIFESTS,
             actor="arn:tester",
+            pace=QUICK,
             sleep=lambda _: None,
         )
 

@@ -119,7 +119,7 @@ class ServedFunction:
                 connection.request(method, "/", body, dict(headers), encode_chunked=not isinstance(body, bytes))
             try:
                 response = connection.getresponse()
-                content = response.read().decode()
+                content = response.read().decode(errors="replace")  # gunicorn quotes what it refuses
             except (http.client.HTTPException, ConnectionError):
                 return Reply(0, {}, "", *self.written())
         try:

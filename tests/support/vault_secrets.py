@@ -133,7 +133,8 @@ class Secrets:
     def listed(self, after: str, most: int) -> dict[str, Any]:
         """A page of the secrets by name, ignoring case; each as its newest version is, and without that one's id."""
         with self._lock:
-            items = [(n, self._item(s, s.versions[-1], "")) for n, s in sorted(self.live.items())]
+            names = sorted(name for name in self.live if name > after)[: most + 1]  # one more tells that there are more
+            items = [(n, self._item(self.live[n], self.live[n].versions[-1], "")) for n in names]
             return self._paged("/secrets", items, after, most)
 
     def delete(self, name: str) -> dict[str, Any]:

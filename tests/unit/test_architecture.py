@@ -16,7 +16,7 @@ PACKAGE = "daena_kms"
 # Bottom to top. A module imports modules of the layers below its own; inside a layer, one that stands before it.
 # `*` stands for every other file of that folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "material"),  # ground floor: no imports of ours, or only these
+    ("errors", "material", "dumps"),  # ground floor: no imports of ours, or only these
     ("names", "window", "model"),
     ("policy", "keyring", "ledger", "stores.base"),
     (
@@ -28,11 +28,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "sealing",
         "stores.kek",
         "stores.anchors",
+        "stores.pace",
         "stores.aws_calls",
         "stores.aws_layout",
         "stores.aws_secrets",
         "stores.aws_archive",
-        "stores.pace",
         "stores.probe",
         "stores.azure_calls",
         "stores.azure_layout",

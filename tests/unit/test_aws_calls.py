@@ -657,3 +657,25 @@ def test_the_actor_is_who_aws_says_it_is() -> None:
 def test_errors_are_told_apart_by_their_kind_alone() -> None:
     kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, KmsError)}
     assert {kind.__name__ for kind, _ in TRANSLATED.values()} - {"RejectedError"} <= kinds
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("Tags", [None]),
+        ("Tags", [{"Key": 7, "Value": "text"}]),
+        ("Tags", [{"Key": "text", "Value": ["text"]}]),
+        ("VersionIdsToStages", {"a": ["AWSCURRENT", None]}),
+        ("VersionIdsToStages", {"a": [3]}),
+        ("Name", 3),
+    ],
+)
+def test_a_reply_of_another_shape_than_the_model_says_is_none(field: str, value: object) -> None:
+    """botocore hands on whatever stands where a text belongs."""
+    shape = (
+        botocore.session.Session().get_service_model("secretsmanager").operation_model("DescribeSecret").output_shape
+    )
+    sound = {"Name": "it", "Tags": [{"Key": "k", "Value": "v"}], "VersionIdsToStages": {"a": ["AWSCURRENT"]}}
+    assert aws_calls.Reply("describe-secret of it", sound, shape) == sound
+    with pytest.raises(UnavailableError, match=r"describe-secret of it: the reply has no (string|structure) where one"):
+        aws_calls.Reply("describe-secret of it", {**sound, field: value}, shape)

@@ -490,7 +490,7 @@ def test_anchor_tags_are_such_as_aws_takes(anchor: Anchor) -> None:
 
 
 def test_the_largest_anchor_fits() -> None:
-    latest = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=timezone(timedelta(hours=-14)))
+    latest = datetime(2999, 12, 31, 9, 59, 59, 999_999, tzinfo=timezone(timedelta(hours=-14)))
     largest = Anchor(2**63, "f" * 64, LONGEST_NUMBER, latest, latest, paused=True, mac="f" * 64)
     tags = layout.anchor_tags(LEDGER, largest)
     assert max(len(value) for value in tags.values()) <= LONGEST_TAG_VALUE
@@ -528,6 +528,8 @@ def test_an_anchor_with_a_tag_missing_is_unreadable_not_absent(gone: str) -> Non
         (HEAD, "seven a b"),
         (HEAD, "7 a b c"),
         (HEAD, "7.0 a b"),
+        (HEAD, "7 \ud800 b"),  # half a pair, as JSON may hold it: nothing could be reckoned from it
+        (HEAD, "7 a \ud800"),
         ("daena-kms:number", ""),
         ("daena-kms:number", "two"),
         ("daena-kms:active-since", "yesterday"),
@@ -535,6 +537,8 @@ def test_an_anchor_with_a_tag_missing_is_unreadable_not_absent(gone: str) -> Non
         ("daena-kms:active-since", "2026-13-01T12:00:00+00:00"),
         ("daena-kms:attention-at", "0"),
         ("daena-kms:attention-at", "2026-01-01"),
+        ("daena-kms:active-since", "0001-01-01T00:00:00+14:00"),
+        ("daena-kms:attention-at", "9999-12-31T23:59:59-14:00"),
     ],
 )
 def test_a_damaged_anchor_is_unreadable(tag: str, value: str) -> None:

@@ -441,3 +441,8 @@ def test_an_error_of_blob_storage_in_our_words(account: azure_world.Account) -> 
         with pytest.raises(ConfigurationError) as refused:
             ask()
         assert "DAENA_MANIFEST_URL" in refused.value.hint
+
+
+def test_a_token_that_goes_deeper_than_anybody_reads_names_nobody() -> None:
+    body = base64.urlsafe_b64encode(b"[" * 100_000).decode().rstrip("=")
+    assert Identity(Fixed(f"x.{body}.y")).actor() == "azure:unknown"

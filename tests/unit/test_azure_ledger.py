@@ -1,6 +1,6 @@
 """The ledger in Blob Storage beyond the contract: addresses, pages, replies that are lost, races, opening it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +15,7 @@ from daena_kms.errors import (
     DeniedError,
     ExistsError,
     NotFoundError,
+    ThrottledError,
     UnavailableError,
 )
 from daena_kms.journal import Journal
@@ -25,6 +26,8 @@ from daena_kms.settings import read_settings
 from daena_kms.stores import azure_ledger
 from daena_kms.stores.azure_ledger import BlobLedger, split_url
 from tests.support import azure_world
+from tests.support.mishaps import Mishap, Plan, at
+from tests.support.proxy import Proxy
 from tests.support.worlds import KEY, Backend, Clock, World
 
 RACERS = 12
@@ -39,6 +42,34 @@ def account() -> Iterator[azure_world.Account]:
 @pytest.fixture
 def ledger(account: azure_world.Account) -> BlobLedger:
     return account.ledger()
+
+
+ASKS: dict[str, Callable[[BlobLedger], object]] = {
+    "append": lambda ledger: ledger.append(KEY, 2, b"2"),
+    "read": lambda ledger: ledger.read(KEY, 1),
+    "sequences": lambda ledger: ledger.sequences(KEY),
+    "names": lambda ledger: ledger.names(),
+}
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("ask", ASKS)
+def test_a_call_that_is_refused_in_passing_is_made_again(account: azure_world.Account, ask: str, status: int) -> None:
+    account.ledger().append(KEY, 1, b"1")
+    plan = Plan()
+    proxy = Proxy(account.blobs.url, plan, account.vault.certificate)
+    try:
+        azure = account.azure(seconds=5)
+        ledger = BlobLedger(azure, account.manifests.replace(account.blobs.url, proxy.url))
+        plan.begin(at({1: Mishap("status", status=status)}))
+        ASKS[ask](ledger)
+        assert len(plan.asked) == 2
+        plan.begin(lambda _: Mishap("status", status=status))
+        with pytest.raises(ThrottledError if status == 429 else UnavailableError):
+            ASKS[ask](ledger)
+        assert len(plan.asked) == 3
+    finally:
+        proxy.close()
 
 
 @pytest.mark.parametrize(

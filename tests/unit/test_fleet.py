@@ -11,7 +11,7 @@ import msgspec.structs
 import pytest
 
 from daena_kms import trust
-from daena_kms.errors import ConfigurationError, NotFoundError
+from daena_kms.errors import ConfigurationError, NotFoundError, ThrottledError
 from daena_kms.fleet import Limits, Order
 from daena_kms.journal import Journal
 from daena_kms.material import KeyMaterial
@@ -243,3 +243,27 @@ def test_a_policy_that_no_longer_retires_calls_the_retirement_off() -> None:
     planned = many.service().plan(Order())
     assert planned[0].verdict.status is Status.NOT_DUE
     assert len(many.backend.ledger.objects) == before
+
+
+def test_a_key_that_the_store_has_no_quota_for_is_deferred_and_done_by_the_next_run() -> None:
+    many = Many({"a-key": MAKE, "b-key": MAKE})
+    outcomes = many.rotate(store=liars.Faulty(many.backend.store, "stage", _throttled_for_b))
+    assert _statuses(outcomes) == {"a-key": Status.CREATED, "b-key": Status.DEFERRED}
+    assert "too many requests" in outcomes["b-key"].message
+    assert outcomes["b-key"].hint
+    many.clock.move(minutes=60)
+    assert _statuses(many.rotate()) == {"a-key": Status.NOT_DUE, "b-key": Status.CREATED}
+
+
+def test_whoever_forces_a_key_is_told_that_it_failed_when_there_is_no_quota() -> None:
+    many = Many({"a-key": MAKE, "b-key": MAKE})
+    many.rotate()
+    order = Order(("a-key", "b-key"), force=True, request="once")
+    outcomes = many.rotate(order, store=liars.Faulty(many.backend.store, "stage", _throttled_for_b))
+    assert _statuses(outcomes) == {"a-key": Status.ROTATED, "b-key": Status.FAILED}
+
+
+def _throttled_for_b(stage: Callable[..., Any], key: str, *args: Any) -> Any:
+    if key == "b-key":
+        raise ThrottledError("too many requests", "try again later")
+    return stage(key, *args)

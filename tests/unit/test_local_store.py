@@ -6,6 +6,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -504,6 +505,22 @@ def test_destroyed_material_is_gone_among_many_keys(vault: Vault) -> None:
         held = vault.bytes()
     for n in range(40):
         assert (sealed[n][100:200] in held) == bool(n % 2), n
+
+
+def test_threads_of_one_process_destroy_and_look_at_the_same_time(vault: Vault) -> None:
+    keys = [f"key-{number}" for number in range(8)]
+    with vault.open() as store:
+        old = {key: put(store, key, 1) for key in keys}
+        for key in keys:
+            put(store, key, 2)
+
+        def work(key: str) -> None:
+            for _ in range(10):
+                store.destroy(key, old[key])
+                assert not store.observe(key).versions[0].enabled
+
+        with ThreadPoolExecutor(len(keys)) as pool:
+            list(pool.map(work, keys))
 
 
 def test_destroying_twice_is_destroying_once(vault: Vault) -> None:

@@ -15,6 +15,7 @@ from daena_kms.window import Window
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "daena-kms.toml"
 HUGE = "9" * 5000
+ENDLESS = "0x" + "f" * 4000  # Python reads it, and does not write a number of more than 4,300 digits
 
 
 def parse(text: str, *, tick: Tick | None = None, prefix: str = "") -> RotationPolicy:
@@ -132,6 +133,12 @@ def test_the_shipped_example_is_good_and_shows_every_field() -> None:
         pytest.param("[keys.a]\nspec = 15", ["keys.a.spec: a new key of 15 bytes is too short"], id="spec-short"),
         pytest.param("[keys.a]\nspec = 1025", ["keys.a.spec: a key of 1025 bytes"], id="spec-long"),
         pytest.param("[keys.a]\nspec = -32", ["keys.a.spec"], id="spec-negative"),
+        pytest.param(f"[keys.a]\ngrace_days = {ENDLESS}", ["keys.a.grace_days: a whole number"], id="days-without-end"),
+        pytest.param(f"[keys.a]\nspec = {ENDLESS}", ["keys.a.spec: key spec 'int without end'"], id="spec-without-end"),
+        pytest.param(f"[keys.a]\nwindow = {ENDLESS}", ["keys.a.window: 'int without end'"], id="window-without-end"),
+        pytest.param(
+            f"[keys]\na = {ENDLESS}", ["keys.a: a table is expected, got int without end"], id="key-without-end"
+        ),
         pytest.param("[keys.a]\nspec = 32.0", ["keys.a.spec"], id="spec-fraction"),
         pytest.param("[keys.a]\nspec = true", ["keys.a.spec"], id="spec-flag"),
         pytest.param("[keys.a]\nspec = [32]", ["keys.a.spec"], id="spec-list"),
@@ -253,12 +260,27 @@ def test_a_name_must_fit_beside_the_prefix() -> None:
         pytest.param(f"[keys.a]\nrotate_after_days = {HUGE}".encode(), id="number-of-5000-digits"),
         pytest.param(b"#" * ((16 << 20) + 1), id="too-large"),
         pytest.param(b"\0", id="nul"),
+        # tomllib would take hours.
+        pytest.param(b".".join([b"a"] * 100_000) + b" = 1", id="a-key-of-100000-parts"),
+        pytest.param(b"# .\n" * 3 + b"[" + b".".join([b"a"] * 100_000) + b"]", id="a-table-of-100000-parts"),
     ],
 )
 def test_what_is_no_toml_names_the_file(data: bytes) -> None:
     with pytest.raises(ConfigurationError, match=r"policy\.toml") as refused:
         parse_policy(data, tick=Tick(), source="policy.toml")
     assert refused.value.hint
+
+
+def test_dots_in_comments_are_nobodys_business() -> None:
+    assert parse(f"# {'.' * 500}\n  # {'.' * 500}\n[keys.a]\n").keys
+
+
+def test_a_value_is_quoted_as_far_as_it_says_something() -> None:
+    (found,) = problems(f"[keys]\na = [{'1,' * 9_000}]")
+    assert found.startswith("keys.a: a table is expected, got [1, 1, 1")
+    assert len(found) < 300
+    (found,) = problems("[[keys.a]]\n" + ".".join(["a"] * 90) + " = 1")
+    assert "a table is expected" in found
 
 
 @given(st.binary(max_size=200))

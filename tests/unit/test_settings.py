@@ -36,7 +36,7 @@ DEFAULTS = {
     "slack": timedelta(minutes=30),
     "lease": timedelta(minutes=15),
     "call_timeout": timedelta(seconds=30),
-    "concurrency": 4,
+    "concurrency": 10,
     "budget_seconds": 0,
 }
 
@@ -129,6 +129,11 @@ def test_the_table_of_tests_has_every_setting() -> None:
         pytest.param("DAENA_CONCURRENCY", "0", id="nothing-at-once"),
         pytest.param("DAENA_CONCURRENCY", "65", id="too-much-at-once"),
         pytest.param("DAENA_TIME_BUDGET_SECONDS", "soon", id="budget"),
+        # As Python shows the byte ff of an environment: what is no text can be in no manifest, no backup and no JSON.
+        pytest.param("DAENA_HOME", "caf\udcff", id="no-text-home"),
+        pytest.param("DAENA_LOCAL_PASSPHRASE", "caf\udcff", id="no-text-passphrase"),
+        pytest.param("DAENA_BACKUP_PASSPHRASE", "caf\udcff", id="no-text-backup-passphrase"),
+        pytest.param("AZURE_CLIENT_SECRET", "caf\udcff", id="no-text-secret"),
     ],
 )
 def test_a_bad_setting_is_named(name: str, text: str) -> None:
@@ -154,6 +159,14 @@ def test_a_bad_setting_is_named(name: str, text: str) -> None:
 def test_an_unknown_setting_suggests_the_nearest(name: str, near: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"{name}: unknown setting; did you mean {near}\?"):
         read_settings({name: "x"})
+
+
+def test_what_is_no_text_is_named_and_not_shown() -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        read_settings({"DAENA_LOCAL_KEK": "se\udcffcret", "DAENA_\udcff": "1"})
+    assert "DAENA_LOCAL_KEK: it is not UTF-8 text" in refused.value.message
+    assert "cret" not in refused.value.message
+    refused.value.message.encode()
 
 
 def test_what_resembles_nothing_gets_no_suggestion() -> None:

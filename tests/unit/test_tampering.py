@@ -1,14 +1,17 @@
 """Changing, removing, swapping, truncating, replaying any entry is found, and the first bad one is named."""
 
+import base64
 import json
+import sqlite3
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec.structs
 import pytest
 
 from daena_kms import audit, manifest
-from daena_kms.errors import IntegrityError, KmsError
+from daena_kms.errors import IntegrityError, KmsError, NotFoundError
 from daena_kms.ledger import FolderLedger, object_name
 from daena_kms.model import Status
 from daena_kms.names import RESERVED_KEY
@@ -214,3 +217,92 @@ def test_an_entry_of_ours_that_continues_another_past_is_found(local: World) -> 
     )
     local.ledger.append(KEY, head.next_sequence, forged)
     assert _offline(local)[0].endswith("it does not continue the entry before it: one of the two was replaced")
+
+
+def test_where_a_manifest_was_cut_is_told_by_the_number_of_the_entry(local: World) -> None:
+    """Not by how many good ones there are: what was stepped over counts too."""
+    (_folder(local) / object_name(7)).write_bytes(b"junk")
+    local.service().repair(KEY)
+    local.force()
+    for gone in (9, 10):
+        (_folder(local) / object_name(gone)).unlink()
+    assert any(p.startswith("entry 10 is gone: the manifest was cut after entry 8") for p in _problems(local))
+
+
+def test_a_segment_that_was_begun_elsewhere_is_named_too(local: World) -> None:
+    """Objects stepped over, rightly named by an entry of ours, which continues another past."""
+    (*_, head) = local.service().journal.chain(KEY)
+    (_folder(local) / object_name(7)).write_bytes(b"junk")
+    behind = msgspec.structs.replace(head, hash="0" * 64, next_sequence=8)
+    junk = (manifest.Junk(7, manifest.entry_hash(b"junk")),)
+    forged = manifest.seal(
+        behind,
+        manifest.Draft(manifest.Event.REPAIRED, junk=junk),
+        key=KEY,
+        now=local.clock(),
+        actor="forger",
+        trigger="test",
+        signer=local.keyring.signer,
+    )
+    local.ledger.append(KEY, 8, forged)
+    assert _offline(local)[0].startswith(f"entry 8 of {KEY} is bad: it does not continue the entry before it")
+
+
+@pytest.mark.parametrize("time", ["2026-01-01T13:00:00+01:00", "2026-01-01T12:00:00-00:30"])
+def test_a_time_that_is_not_written_in_utc_is_none(local: World, time: str) -> None:
+    """Signed rightly: what a verifier of this format refuses, ours does."""
+    (*_, head) = local.service().journal.chain(KEY)
+    forged = manifest.seal(
+        head,
+        manifest.Draft(manifest.Event.PAUSED),
+        key=KEY,
+        now=local.clock(),
+        actor="forger",
+        trigger="test",
+        signer=local.keyring.signer,
+    )
+    entry = json.loads(forged) | {"time": time}
+    del entry["signature"]
+    unsigned = json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
+    signature = local.keyring.signer.sign(manifest.SIGNATURE_CONTEXT + unsigned)
+    signed = entry | {"signature": base64.b64encode(signature).decode()}
+    local.ledger.append(KEY, 7, json.dumps(signed, sort_keys=True, separators=(",", ":")).encode())
+    assert _offline(local)[0].startswith(f"entry 7 of {KEY} is bad: the time {time} is not in UTC")
+
+
+def test_a_version_that_is_not_where_the_manifest_looks_for_it_is_found(local: World) -> None:
+    with sqlite3.connect(_folder(local).parent.parent / "vault.db") as vault:
+        vault.execute("UPDATE versions SET version_id = 'elsewhere' WHERE key = ? AND number = 1", (KEY,))
+    vault.close()
+    with pytest.raises(NotFoundError):
+        local.service().get(KEY, 1, reveal=True)
+    assert any("version 1 lies in the store, but not as " in problem for problem in _problems(local))
+
+
+def test_a_clock_that_runs_wild_writes_nothing(local: World) -> None:
+    """Whoever reads a time of the year 9999 and reckons from it gets one that no date can be: for every key at once."""
+    before = local.ledger.sequences(KEY)
+    local.clock.now = datetime(9998, 1, 1, tzinfo=UTC)
+    outcome = local.force()
+    assert (outcome.status, outcome.hint) == (Status.FAILED, "")
+    assert "9998-01-01T00:15:00+00:00 is none at which anything of ours happens" in outcome.message
+    assert local.ledger.sequences(KEY) == before
+
+
+@pytest.mark.parametrize("year", [b"9999", b"0001", b"1899"])
+def test_a_time_at_which_nothing_of_ours_can_have_happened_is_in_no_entry(local: World, year: bytes) -> None:
+    stored = local.ledger.read(KEY, 2) or b""
+    for field in (b"active_since", b"made_at", b"time"):
+        forged = stored.replace(b'"%s":"2026' % field, b'"%s":"%s' % (field, year))
+        assert forged != stored
+        with pytest.raises(IntegrityError, match="none at which anything of ours happens"):
+            manifest.parse(forged)
+
+
+def test_what_lies_where_an_entry_belongs_is_quoted_as_far_as_it_says_something(local: World) -> None:
+    entry = json.loads(local.ledger.read(KEY, 2) or b"")
+    forged = manifest.canonical({**entry, "signer": "s" * 70_000})
+    local.ledger.append(KEY, max(local.ledger.sequences(KEY)) + 1, forged.replace(b'"sequence":2', b'"sequence":7'))
+    (found,) = local.service().verify([KEY])
+    assert "sss" in found.problems[0]
+    assert len(found.problems[0]) < 1_000

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from ..model import UNREADABLE, Anchor
+from ..model import EARLIEST, LATEST, UNREADABLE, Anchor
 
 _HEAD, _NUMBER, _SINCE, _ATTENTION, _PAUSED = "head", "number", "active-since", "attention-at", "paused"
 _STANDING_MOVED = "moved"  # in the place of `paused`: Key Vault has room for 15 tags
@@ -26,6 +26,7 @@ def read(texts: Mapping[str, str]) -> Anchor | None:
     if _HEAD not in texts:
         return None
     try:
+        texts[_HEAD].encode()  # a UnicodeEncodeError is a ValueError
         sequence, digest, mac = texts[_HEAD].split(" ")
         return Anchor(
             sequence=int(sequence),
@@ -49,6 +50,6 @@ def _time(text: str) -> datetime | None:
     if not text:
         return None
     time = datetime.fromisoformat(text)
-    if time.tzinfo is None:
-        raise ValueError("a time without its zone")
+    if time.tzinfo is None or not EARLIEST <= time <= LATEST:
+        raise ValueError("a time without its zone, or none of ours")
     return time

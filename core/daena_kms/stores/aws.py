@@ -23,6 +23,7 @@ from . import aws_layout as layout
 from .aws_calls import Client, RejectedError, Reply
 from .aws_secrets import Secrets, check, tags
 from .base import NewVersion, Permissions, Prepared
+from .pace import Pace
 
 _FIND = ("secretsmanager:DescribeSecret",)
 _LABEL = (*_FIND, "secretsmanager:UpdateSecretVersionStage")
@@ -70,10 +71,11 @@ class AwsStore:
         prefix: str,
         ledger: str,
         actor: str,
+        pace: Pace,
         sleep: Callable[[float], None],
     ) -> None:
         self.actor = actor
-        self._secrets = Secrets(secrets_manager, ledger=ledger, sleep=sleep)
+        self._secrets = Secrets(secrets_manager, ledger=ledger, pace=pace, sleep=sleep)
         self._kms = kms
         self._kms_key = kms_key
         self._prefix = prefix

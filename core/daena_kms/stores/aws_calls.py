@@ -169,21 +169,41 @@ def _refusal(code: str, message: str) -> KmsError:
 
 
 class Reply(dict[str, Any]):
-    """What AWS answered to one call. Whoever asks for a field that is not there gets UnavailableError."""
+    """What AWS answered to one call. Whoever asks for a field that is not there gets UnavailableError.
 
-    def __init__(self, about: str, fields: Mapping[str, Any]) -> None:
-        super().__init__((name, _strict(about, value)) for name, value in fields.items())
+    So does who is told something else than botocore's model of the operation (`shape`) says: botocore hands on whatever
+    stands in a JSON reply, a number in the place of a text and nothing in the place of an item.
+    """
+
+    def __init__(self, about: str, fields: Mapping[str, Any], shape: Any = None) -> None:
+        super().__init__((name, _strict(about, value, _of_field(shape, name))) for name, value in fields.items())
         self._about = about
 
     def __missing__(self, field: str) -> NoReturn:
         raise UnavailableError(f"{self._about}: the reply lacks {field}", _NETWORK)
 
 
-def _strict(about: str, value: Any) -> Any:
+_KINDS = {"string": str, "structure": dict, "map": dict, "list": list}
+
+
+def _of_field(shape: Any, name: str) -> Any:
+    """What a field of a record has to be; None where nobody says."""
+    if shape is None or shape.type_name not in ("structure", "map"):
+        return None
+    return shape.value if shape.type_name == "map" else shape.members.get(name)
+
+
+def _strict(about: str, value: Any, shape: Any = None) -> Any:
     """The same, with every record in it as strict as the reply."""
+    kind = shape.type_name if shape is not None else ""
+    if not isinstance(value, _KINDS.get(kind, object)):
+        raise UnavailableError(f"{about}: the reply has no {kind} where one belongs", _NETWORK)
     if isinstance(value, dict):
-        return Reply(about, value)
-    return [_strict(about, each) for each in value] if isinstance(value, list) else value
+        return Reply(about, value, shape)
+    if isinstance(value, list):
+        item = shape.member if kind == "list" else None
+        return [_strict(about, each, item) for each in value]
+    return value
 
 
 class BrokenReplyError(Exception):
@@ -248,7 +268,8 @@ class Client:
     def call(self, operation: str, subject: str, **parameters: object) -> Reply:
         """Call an operation in botocore's spelling (`put_secret_value`) on `subject`, which is for people."""
         about = f"{operation.replace('_', '-')} of {subject}"
-        return Reply(about, self._asked(operation, lambda: getattr(self._client, operation)(**parameters), about))
+        told = self._asked(operation, lambda: getattr(self._client, operation)(**parameters), about)
+        return Reply(about, told, self._shape(operation))
 
     def pages(self, operation: str, subject: str, **parameters: object) -> list[Reply]:
         """Every page of a listing."""
@@ -257,7 +278,13 @@ class Client:
         pages = self._asked(operation, lambda: list(ask(operation).paginate(**parameters)), about)
         if pages and pages[-1].get("IsTruncated"):
             raise UnavailableError(f"{about}: the listing breaks off", _NETWORK)
-        return [Reply(about, page) for page in pages]
+        shape = self._shape(operation)
+        return [Reply(about, page, shape) for page in pages]
+
+    def _shape(self, operation: str) -> Any:
+        """botocore's model of what comes back."""
+        meta = self._client.meta
+        return meta.service_model.operation_model(meta.method_to_api_mapping[operation]).output_shape
 
     def _asked(self, operation: str, ask: Callable[[], Any], about: str) -> Any:
         try:

@@ -8,9 +8,14 @@ from typing import Any
 from ..errors import ExistsError, IntegrityError, NotFoundError, UnavailableError
 from . import aws_layout as layout
 from .aws_calls import Client, Reply
+from .pace import Pace
 
 # Reads lag behind writes by seconds at most; listings by minutes (botocore: ListSecrets, "eventually consistent").
 PATIENCE_SECONDS = (0.2, 0.8, 2.0)
+# A little less than AWS's quota, 50 a second in a region: PutSecretValue and UpdateSecretVersionStage together (AWS:
+# "AWS Secrets Manager quotas"; TagResource has another of 50). For not all take the same time on their way; and evenly,
+# since in one second there is no room for two bursts.
+WRITES, PER_SECONDS = 1, 1 / 47
 _PAGE = 100
 _DESCRIPTION = "An encryption key, rotated by daena-kms; wrapped by KMS. See docs/aws-applications.md of daena-kms."
 
@@ -20,10 +25,11 @@ Stages = dict[str, list[str]]
 class Secrets:
     """Secrets by name. Knows labels and values, not what they mean."""
 
-    def __init__(self, client: Client, *, ledger: str, sleep: Callable[[float], None]) -> None:
+    def __init__(self, client: Client, *, ledger: str, pace: Pace, sleep: Callable[[float], None]) -> None:
         self.region = client.region
         self._client = client
         self._ledger = ledger
+        self._pace = pace
         self._sleep = sleep
 
     def listed(self, prefix: str) -> list[Reply]:
@@ -75,6 +81,7 @@ class Secrets:
             self._put(name, identity, parameters)
 
     def _put(self, name: str, identity: str, parameters: Mapping[str, object]) -> None:
+        self._pace.wait()
         # Another run's bytes under that id: whoever was first wins, and what lies there is read back.
         with contextlib.suppress(ExistsError):
             reply = self._client.call("put_secret_value", name, **parameters)
@@ -125,6 +132,7 @@ class Secrets:
         self._relabel(name, label, RemoveFromVersionId=identity)
 
     def _relabel(self, name: str, label: str, **versions: str) -> Reply:
+        self._pace.wait()
         reply = self._client.call("update_secret_version_stage", name, SecretId=name, VersionStage=label, **versions)
         check(reply["Name"] == name, f"changed the label {label} of {name}, told about {reply['Name']}")
         return reply

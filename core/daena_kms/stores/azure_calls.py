@@ -38,7 +38,7 @@ ATTEMPTS = 3
 # One call, with all its attempts and the pauses between them, stays inside the setting.
 _SHARE_OF_CONNECTING, _SHARE_OF_READING = 0.06, 0.22
 _VAULT_SCOPE = "https://vault.azure.net/.default"
-_THROTTLED = 429
+THROTTLED = 429
 # They log every request's URL and headers at INFO.
 _TALKATIVE = ("azure.core.pipeline.policies.http_logging_policy", "azure.identity")
 
@@ -61,7 +61,7 @@ _PERMISSIONS = (
 _NETWORK_RULES = "add this network to the firewall of the vault or the storage account, or give it a private endpoint"
 _NETWORK = "check AZURE_KEY_VAULT_URL, DAENA_MANIFEST_URL, the network and any proxy; nothing is lost"
 _LATER = "nothing is lost: the next run tries again"
-_SLOWER = "lower DAENA_CONCURRENCY, or use a vault of its own; the next run goes on"
+SLOWER = "lower DAENA_CONCURRENCY, or use a vault of its own; the next run goes on"
 _RECOVER = (
     "a secret of that name was deleted and can be recovered: `az keyvault secret recover --vault-name … --name {name}`"
 )
@@ -94,7 +94,7 @@ _BY_STATUS: dict[int, tuple[_Kind, str]] = {
     404: (NotFoundError, _NOT_THERE),
     409: (ConflictError, "look again"),
     412: (ExistsError, ""),
-    _THROTTLED: (ThrottledError, _SLOWER),
+    THROTTLED: (ThrottledError, SLOWER),
 }
 
 
@@ -181,7 +181,7 @@ class Patience(RetryPolicy[Any, Any]):
         self._longest = longest
 
     def is_retry(self, settings: dict[str, Any], response: "PipelineResponse[Any, Any]") -> bool:
-        if response.http_request.method == "PUT" and response.http_response.status_code != _THROTTLED:
+        if response.http_request.method == "PUT" and response.http_response.status_code != THROTTLED:
             return False
         if (self.get_retry_after(response) or 0) > settings.get("timeout", self._longest):
             return False
@@ -238,7 +238,7 @@ def _claims(token: str) -> dict[str, Any]:
     try:
         body = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-    except (IndexError, ValueError):
+    except (IndexError, ValueError, RecursionError):
         return {}
     return claims if isinstance(claims, dict) else {}
 

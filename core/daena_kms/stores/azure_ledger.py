@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from azure.core.exceptions import HttpResponseError
+from azure.core.pipeline.transport import HttpRequest, RequestsTransport, RequestsTransportResponse
 from azure.storage.blob import BlobPrefix, ContainerClient, LinearRetry
 
 from ..errors import ConfigurationError, DeniedError, ExistsError, NotFoundError, UnavailableError
 from ..ledger import object_name
 from ..names import RESERVED_KEY, name_problem
-from .azure_calls import ATTEMPTS, Azure, asked
+from .azure_calls import ATTEMPTS, THROTTLED, Azure, asked
 from .base import Permissions
 
 _OBJECT = re.compile(r"(\d{8,})\.json")
@@ -60,6 +62,16 @@ def split_url(url: str) -> tuple[str, str, str]:
     return account, container, path
 
 
+class _Transport(RequestsTransport):  # type: ignore[misc]  # azure.core makes this name only when it is asked for
+    """Fails where it is told "too many requests": to the SDK's retries for storage that is a reply like any other."""
+
+    def send(self, request: HttpRequest, **how: Any) -> RequestsTransportResponse:
+        response = super().send(request, **how)
+        if response.status_code == THROTTLED:
+            raise HttpResponseError(response=response)
+        return response
+
+
 def open_container(azure: Azure, account: str, container: str) -> ContainerClient:
     """A client of one container."""
     return asked(  # type: ignore[no-any-return]
@@ -74,7 +86,7 @@ def open_container(azure: Azure, account: str, container: str) -> ContainerClien
                 retry_total=ATTEMPTS - 1,
                 random_jitter_range=azure.seconds * _SHARE_OF_JITTER,  # type: ignore[arg-type]
             ),
-            **azure.timeouts,
+            transport=_Transport(**azure.timeouts),
         ),
         f"use of {account}",
     )

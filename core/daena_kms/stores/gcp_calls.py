@@ -53,7 +53,7 @@ _SCOPES = (
 )
 _NETWORK = "check the network, any proxy and GCP_SECRET_MANAGER_ENDPOINT; nothing is lost"
 _LATER = "nothing is lost: the next run tries again"
-_SLOWER = "lower DAENA_CONCURRENCY, or ask for a higher quota of Secret Manager; the next run goes on"
+SLOWER = "lower DAENA_CONCURRENCY, or ask for a higher quota of Secret Manager; the next run goes on"
 _NAME = (
     "check the name (DAENA_KEY_PREFIX goes before it) and GCP_PROJECT_ID, and that it is there: "
     "`gcloud secrets list --project PROJECT`"
@@ -80,8 +80,8 @@ _BY_CLASS: tuple[tuple[type[Exception], _Kind, str], ...] = (
     (google_errors.FailedPrecondition, RefusedError, _STATE),
     (google_errors.OutOfRange, RefusedError, _STATE),
     (google_errors.BadRequest, RefusedError, "see the key's secret in the Google Cloud console"),
-    (google_errors.ResourceExhausted, ThrottledError, _SLOWER),
-    (google_errors.TooManyRequests, ThrottledError, _SLOWER),
+    (google_errors.ResourceExhausted, ThrottledError, SLOWER),
+    (google_errors.TooManyRequests, ThrottledError, SLOWER),
     (google_errors.DataLoss, IntegrityError, DAMAGED_HINT),
 )
 # googleapis: google/api/error_reason.proto

@@ -5,6 +5,7 @@ every other read may be hours old.
 """
 
 import logging
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,23 +19,39 @@ from google.cloud.secretmanager_v1 import types as g
 from google.cloud.secretmanager_v1.services.secret_manager_service.transports import SecretManagerServiceGrpcTransport
 from msgspec import Struct
 
-from ..errors import ConflictError, ExistsError, IntegrityError, NotFoundError, RefusedError, UnavailableError
+from ..errors import (
+    ConflictError,
+    ExistsError,
+    IntegrityError,
+    NotFoundError,
+    RefusedError,
+    ThrottledError,
+    UnavailableError,
+)
 from ..material import KeyMaterial
 from . import gcp_layout as layout
-from .gcp_calls import SHARE_OF_ATTEMPT, Gcp, asked
+from .gcp_calls import SHARE_OF_ATTEMPT, SLOWER, Gcp, asked
 from .gcp_layout import Secret
 from .pace import Pace
 
 ENDPOINT = "secretmanager.googleapis.com"
 # After an add whose reply was lost: what was sent may still arrive.
 PAUSES_SECONDS = (0.5, 2.0)
-# Google's quotas: writes a minute in a project, adds and updates a second of one secret.
-WRITES, WRITES_PER_SECONDS = 600, 60.0
+# A little less than Google's quota, 600 writes a minute in a project, for not all take the same time on their way; and
+# evenly, so that nobody waits long between the last look and the add.
+WRITES, WRITES_PER_SECONDS = 19, 2.0
+# Google's quota of adds and updates of one secret.
 OF_ONE_SECRET, OF_ONE_PER_SECONDS = 2, 1.0
 _PAGE = 1_000
 _FOREIGN = "a proxy, an emulator or a fault of the service? nothing further was done"
 _BUSY = (google_errors.ResourceExhausted, google_errors.TooManyRequests)
-_PASSING = (*_BUSY, google_errors.ServiceUnavailable, google_errors.DeadlineExceeded, google_errors.InternalServerError)
+_PASSING = (
+    *_BUSY,
+    google_errors.ServiceUnavailable,
+    google_errors.DeadlineExceeded,
+    google_errors.InternalServerError,
+    google_errors.Unknown,  # what gRPC makes of an HTTP 500 (grpc/doc: http-grpc-status-mapping)
+)
 _NAME = re.compile(r"projects/([^/]+)/secrets/([^/]+)(?:/versions/([^/]+))?")
 
 # At DEBUG the SDK would log every request and reply whole, payloads too: not even then.
@@ -208,7 +225,8 @@ class Secrets:
         data = material.reveal()
         payload = g.SecretPayload(data=data, data_crc32c=google_crc32c.value(data))
         request = g.AddSecretVersionRequest(parent=self._path(name), payload=payload)
-        self._pass(name)
+        if not self._pass(name, max(0.0, self._left(ends))):
+            raise ThrottledError(f"{about}: too many writes of this process wait for their turn", SLOWER)
         if (left := self._left(ends)) <= 0:
             raise UnavailableError(f"{about}: the time of a call is over", "nothing is lost: the next run looks again")
         how = {**self._once, "retry": self._once["retry"].with_timeout(left)}
@@ -249,9 +267,9 @@ class Secrets:
         except RefusedError as problem:
             raise ConflictError(problem.message, "look again") from None
 
-    def _pass(self, name: str) -> None:
-        self._writes.wait()
-        self._of_one[name].wait()
+    def _pass(self, name: str, longest: float = math.inf) -> bool:
+        """Wait for the turn of a write to that secret; False if either turn is further away than so many seconds."""
+        return self._of_one[name].wait(longest) and self._writes.wait(longest)
 
     # --- replies
 

@@ -302,7 +302,7 @@ class LocalStore:
                 "UPDATE versions SET state = 'destroyed', sealed = x'' WHERE key = ? AND number = ?",
                 (key, version.number),
             )
-        with self._translated():  # the write-ahead log still holds the old page until it is folded in
+        with self._lock, self._translated():  # the write-ahead log holds the old page until it is folded in
             (busy, _, _) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise UnavailableError(

@@ -1,35 +1,34 @@
-"""Keeping to a service's quota: so many in so many seconds, the others wait."""
+"""Keeping to a service's quota: so many in so many seconds, the others wait for their turn."""
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
 
 
 class Pace:
-    """Lets so many pass in so many seconds, and has the others wait. For all threads of one process."""
+    """Lets so many pass in so many seconds, in the order in which they ask. For all threads of one process."""
 
     def __init__(
         self, most: int, seconds: float, monotonic: Callable[[], float], sleep: Callable[[float], None]
     ) -> None:
-        self._most = most
         self._seconds = seconds
         self.monotonic = monotonic
         """The clock that it goes by, in seconds."""
         self._sleep = sleep
-        self._passed: deque[float] = deque()
+        self._turns: deque[float] = deque(maxlen=most)
+        """When the last ones pass, or will."""
         self._lock = threading.Lock()
 
-    def wait(self) -> None:
-        """Return when one more may pass."""
-        while (pause := self._next()) > 0:
-            self._sleep(pause)
-
-    def _next(self) -> float:
+    def wait(self, longest: float = math.inf) -> bool:
+        """Return when it is the caller's turn; False at once if that is further away than so many seconds."""
         with self._lock:
             now = self.monotonic()
-            while self._passed and now - self._passed[0] >= self._seconds:
-                self._passed.popleft()
-            if len(self._passed) < self._most:
-                self._passed.append(now)
-                return 0.0
-            return self._seconds - (now - self._passed[0])
+            crowded = len(self._turns) == self._turns.maxlen
+            turn = max(now, self._turns[0] + self._seconds) if crowded else now
+            if turn - now > longest:
+                return False
+            self._turns.append(turn)
+        if turn > now:
+            self._sleep(turn - now)
+        return True
