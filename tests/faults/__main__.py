@@ -1,86 +1,200 @@
-"""What takes longer than a minute: the protocol explored in full. `python -m tests.faults [--json FILE] [--seed N]`
+"""Nothing lost: the campaigns.
 
-Of the explorations, each takes one kind of store with more that may go wrong than the tests allow for: looks that are
-not atomic, looks that miss what was staged last, checks that fail, a third run. Then keys move, at size, by processes
-that are killed (`tests.faults.moves`, which also runs by itself). Prints a line for each campaign and case and, for a
-violation, its story; writes the same as JSON, of the moves to moves.json beside FILE. The exit status is 1 if there was
-any.
+    python -m tests.faults [--seed N] [--only CAMPAIGN] [--store STORE] [--jobs N] [--json FILE] [--short]
+
+Each campaign is a row of units (`tests.faults.units`), each unit a process of its own with randomness of its own, which
+comes from the seed and its name. What a unit came to lies beside FILE, in faults/<seed>-<sources>/. Interrupted, say
+with Ctrl-C, the same command with the same seed goes on where it was, as long as neither library nor campaigns have
+changed. Prints a line per unit, then a table by campaign and store, and writes that as JSON. The exit status is 1 if
+there was a violation, or if not all units are through. `--short` is what `make test` has.
 """
 
 import argparse
+import hashlib
 import json
+import os
+import random
+import subprocess
 import sys
-from collections.abc import Iterable
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.model.engine import Setting
-from tests.model.exploration import Explorer, Result
+import msgspec
 
-from . import moves
+from .campaigns import CAMPAIGNS, all_units
+from .leaks import Search
+from .units import Room, Tally, Unit
 
-CAMPAIGNS = [
-    Setting(fenced=fenced, **wrong)
-    for fenced in (True, False)
-    for wrong in (
-        {"split_looks": True},
-        {"split_looks": True, "failing_checks": True},
-        {"split_looks": True, "failing_checks": True, "creation": True},
-        {"split_looks": True, "failing_checks": True, "same_request": True},
-        {"stale_looks": True, "same_request": True},
-        {"stale_looks": True, "failing_checks": True, "creation": True},
-        {"same_request": True, "runs": 3},
-    )
-]
-_LINE = "{:<9} {:<46} {:>11} {:>10} {:>8}"
+ROOT = Path(__file__).parents[2]
+_UNIT = "{:<44} {:>7} {:>8} {:>8} {:>10} {:>8}"
+_ROW = "{:<12} {:<7} {:>8} {:>9} {:>9} {:>10} {:>8}"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run every campaign; 1 if one found a violation."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Explore the protocol in full.")
-    parser.add_argument("--json", type=Path, default=Path("build/faults.json"), metavar="FILE")
-    parser.add_argument("--seed", type=int, metavar="N", help="of the moves; else a new one, which is printed")
-    options = parser.parse_args(arguments)
-    say(_LINE.format("kind", "variant", "states", "violations", "seconds"))
-    results = [explore(setting) for setting in CAMPAIGNS]
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps([record(result) for result in results], indent=2) + "\n")
-    seed = [] if options.seed is None else ["--seed", str(options.seed)]
-    moved = moves.main([*seed, "--json", str(options.json.with_name("moves.json"))])
-    return int(moved or any(result.problem for result in results))
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is wanted; 1 if there was a violation."""
+    options = _options(arguments)
+    wanted = [
+        unit
+        for unit in all_units(short=options.short)
+        if (not options.only or unit.campaign in options.only) and (not options.store or unit.store in options.store)
+    ]
+    if options.unit:
+        (unit,) = (unit for unit in wanted if unit.id == options.unit)
+        tally = run(unit, options.seed)
+        options.to.write_bytes(msgspec.json.encode(tally))
+        return 0
+    kept = options.json.parent.resolve() / "faults" / f"{options.seed}-{sources()}"
+    kept.mkdir(parents=True, exist_ok=True)
+    say(f"seed {options.seed}: {len(wanted)} units; what they come to is in {kept}")
+    say(_UNIT.format("unit", "cases", "faults", "signals", "violations", "seconds"))
+    done: dict[str, Tally] = {}
+    try:
+        for unit, tally in _each(wanted, options, kept):
+            done[unit.id] = tally
+            tell(unit, tally)
+    except KeyboardInterrupt:
+        say(f"interrupted: --seed {options.seed} goes on from here")
+    violations = summary([unit for unit in wanted if unit.id in done], done, options)
+    return int(bool(violations) or len(done) < len(wanted))
 
 
-def explore(setting: Setting) -> Result:
-    """One campaign, told as soon as it is through."""
-    result = Explorer(setting).explore()
-    violations = int(bool(result.problem))
-    say(_LINE.format(setting.kind, setting.variant, f"{result.states:,}", violations, f"{result.seconds:.1f}"))
-    if result.problem:
-        tell([f"VIOLATION: {result.problem}", *result.story])
-    return result
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Try to lose a key.")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--only", choices=CAMPAIGNS, action="append", help="a campaign; may be given again")
+    parser.add_argument("--store", action="append", help="a store; may be given again")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--json", type=Path, default=ROOT / "build" / "faults.json", metavar="FILE")
+    parser.add_argument("--unit", help=argparse.SUPPRESS)
+    parser.add_argument("--to", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
 
 
-def record(result: Result) -> dict[str, object]:
-    """A result as JSON holds it. An exploration ends at the first violation it finds."""
-    return {
-        "kind": result.setting.kind,
-        "variant": result.setting.variant,
-        "states": result.states,
-        "violations": int(bool(result.problem)),
-        "seconds": round(result.seconds, 1),
-        "steps": sorted(result.steps),
-        "problem": result.problem,
-        "story": list(result.story),
+def sources() -> str:
+    """A name for library and campaigns as they are: what was found about others says nothing of these."""
+    digest = hashlib.sha256()
+    for folder in ("core", "functions", "tests/faults", "tests/support"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            if not file.name.startswith("test_"):
+                digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def run(unit: Unit, seed: int) -> Tally:
+    """One unit, in this process. Whatever ends it is a violation; so is material in what it wrote."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="daena-faults-", ignore_cleanup_errors=True) as folder:
+        room = Room(Path(folder), random.Random(f"{seed} {unit.id}"))
+        try:
+            unit.work(room)
+        except Exception as problem:  # noqa: BLE001  # whatever it is, it was not to be
+            room.violation(f"the unit ended in {type(problem).__name__}: {problem}")
+        search = Search(room.materials)
+        for leak in search.folder(room.folder):
+            room.violation(f"material in {leak}")
+        room.figure("files searched for material", search.files)
+    room.tally.seconds = round(time.monotonic() - started, 1)
+    return room.tally
+
+
+def _each(wanted: Iterable[Unit], options: argparse.Namespace, kept: Path) -> Iterator[tuple[Unit, Tally]]:
+    """Each in a process of its own, so many at once; those that are through already are taken as they are."""
+    with ThreadPoolExecutor(options.jobs) as pool:
+        started = [(unit, pool.submit(in_process, unit, options.seed, kept, short=options.short)) for unit in wanted]
+        try:
+            for unit, result in started:
+                yield unit, result.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def in_process(unit: Unit, seed: int, kept: Path, *, short: bool) -> Tally:
+    """One unit in a process of its own; or what it came to before, if that is in `kept`."""
+    file = kept / f"{unit.id}.json"
+    if not file.exists():
+        half = file.with_suffix(".half")
+        what = ["--unit", unit.id, "--seed", str(seed), "--to", str(half), *(["--short"] * short)]
+        with file.with_suffix(".log").open("wb") as log:
+            status = subprocess.run(
+                [sys.executable, "-m", "tests.faults", *what], cwd=ROOT, stdout=log, stderr=log, check=False
+            ).returncode
+        if status or not half.exists():
+            return Tally(violations=[f"its process ended with {status}: see {file.with_suffix('.log')}"])
+        half.rename(file)
+    return msgspec.json.decode(file.read_bytes(), type=Tally)
+
+
+def tell(unit: Unit, tally: Tally) -> None:
+    """A unit that is through."""
+    counts = (tally.cases, tally.faults, tally.signals, len(tally.violations))
+    say(_UNIT.format(unit.id, *(f"{count:,}" for count in counts), f"{tally.seconds:.1f}"))
+    for story in tally.violations[:3]:
+        say("\n".join(f"    {line}" for line in f"VIOLATION: {story}".splitlines()))
+
+
+class Row(msgspec.Struct):
+    """What the units of one campaign on one store came to, together."""
+
+    campaign: str
+    store: str
+    units: int = 0
+    cases: int = 0
+    faults: int = 0
+    signals: int = 0
+    violations: int = 0
+    seconds: float = 0.0
+    figures: dict[str, float] = msgspec.field(default_factory=dict)
+    stories: list[str] = msgspec.field(default_factory=list)
+
+    def add(self, tally: Tally) -> None:
+        """One unit more. Of a figure the largest is told."""
+        self.units += 1
+        self.cases += tally.cases
+        self.faults += tally.faults
+        self.signals += tally.signals
+        self.violations += len(tally.violations)
+        self.seconds = round(self.seconds + tally.seconds, 1)
+        self.stories += tally.violations
+        for name, value in tally.figures.items():
+            self.figures[name] = max(value, self.figures.get(name, value))
+
+    def tell(self) -> None:
+        """A line of the table, and its figures."""
+        counts = (self.cases, self.faults, self.signals, self.violations)
+        say(_ROW.format(self.campaign, self.store, *(f"{count:,}" for count in counts), f"{self.seconds:.0f}"))
+        for name, value in self.figures.items():
+            say(f"    {name}: {value:,g}")
+
+
+def summary(wanted: Iterable[Unit], done: Mapping[str, Tally], options: argparse.Namespace) -> int:
+    """The table by campaign and store, and the same as JSON; how many violations there were."""
+    rows: dict[tuple[str, str], Row] = {}
+    total = Row("all", "")
+    for unit in wanted:
+        rows.setdefault((unit.campaign, unit.store), Row(unit.campaign, unit.store)).add(done[unit.id])
+        total.add(done[unit.id])
+    total.figures.clear()
+    say("")
+    say(_ROW.format("campaign", "store", "cases", "faults", "signals", "violations", "seconds"))
+    for row in (*rows.values(), total):
+        row.tell()
+    document = {
+        "seed": options.seed,
+        "sources": sources(),
+        "campaigns": [msgspec.to_builtins(r) for r in rows.values()],
     }
-
-
-def tell(lines: Iterable[str]) -> None:
-    """A story, indented."""
-    for line in lines:
-        say(f"    {line}")
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    return total.violations
 
 
 def say(line: str) -> None:
-    """One line of output, at once: a campaign may take minutes."""
+    """One line, at once: a campaign may take minutes."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

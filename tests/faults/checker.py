@@ -13,7 +13,8 @@ Call it when things are at rest: the case is over, and the next scheduled run ha
   disabled and destroyed ones cannot;
 - no number was given out twice, and each number and each rotation id has one material;
 - nothing lies in the store that no entry names; nothing staged is left over;
-- readers were given nothing but materials of versions that the manifest has as once active.
+- readers were given nothing but materials of versions that the manifest has as once active;
+- no material is in the manifest.
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from typing import NamedTuple
 
 from tests.support.manifest_reader import RESERVED, BadError, Generation, Json, read_generations, verify_chain
 
+from .leaks import Search
 from .seen import Eye, Shown
 
 READABLE = ("active", "decrypt-only")
@@ -77,6 +79,9 @@ class Checker:
         names = Names(key, secrets)
         problems += _of_versions(story, shown, names) + _of_copies(story, shown, names, leftovers=leftovers)
         problems += _of_readers(story, watched, names)
+        problems += Search(copy.material for copy in shown.copies if copy.material is not None).data(
+            "material is in the manifest", b"\0".join(objects.values())
+        )
         if at_rest and "claim" in story.state:
             problems.append(f"a claim is open: {story.state['claim']}")
         return problems
@@ -118,7 +123,7 @@ def read(key: str, objects: dict[int, bytes]) -> Story:
     for _, stored in sorted(objects.items()):
         try:
             entry = json.loads(stored)
-            entry["state"], entry["event"]  # noqa: B018  # junk that a repair names is stepped over
+            entry["state"], entry["event"]  # junk that a repair names is stepped over
         except (ValueError, KeyError, TypeError):
             continue
         story.entries.append(entry)
@@ -198,4 +203,6 @@ def _which(story: Story, names: Names, material: bytes) -> str:
     """That material's number, for people. Never the material."""
     named: Collection[str] = names.all_of(material)
     numbers = [number for number, fingerprint in story.first.items() if fingerprint in named]
-    return f"number {numbers}" if numbers else f"unknown material ({hashlib.sha256(material).hexdigest()[:12]} by SHA-256)"
+    return (
+        f"number {numbers}" if numbers else f"unknown material ({hashlib.sha256(material).hexdigest()[:12]} by SHA-256)"
+    )

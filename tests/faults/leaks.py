@@ -1,6 +1,9 @@
-"""A search through everything that a campaign has written, for the bytes that every material of it begins with."""
+"""A search through everything that a campaign has written, for material.
 
-from collections.abc import Iterator
+`Search` looks for materials that are known; `search` for the bytes that every material of the moves begins with.
+"""
+
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +11,34 @@ from moto.secretsmanager.models import secretsmanager_backends
 
 from daena_kms import app
 from daena_kms.settings import read_settings
-from tests.cli.sandbox import leaked
+from tests.cli.sandbox import forms, leaked
 from tests.support import aws_world, azure_world, gcp_world
 
 from .scene import STEM, Scene
+
+SHORTEST = 12
+"""What is shorter than so many bytes in some form occurs by chance."""
+
+
+class Search:
+    """For materials in every form that they may have in text."""
+
+    def __init__(self, materials: Iterable[bytes]) -> None:
+        every = {form for material in materials for form in forms(material)}
+        self._forms = [form.encode("latin-1") for form in every if len(form) >= SHORTEST]
+        self.files = 0
+
+    def data(self, what: str, data: bytes) -> list[str]:
+        """`what`, if one of them is in there."""
+        return [what] if any(form in data for form in self._forms) else []
+
+    def folder(self, folder: Path) -> list[str]:
+        """The files with material, of all that are in a folder."""
+        leaks = []
+        for file in _files(folder):
+            self.files += 1
+            leaks += self.data(str(file.relative_to(folder)), file.read_bytes())
+        return leaks
 
 
 class Found:

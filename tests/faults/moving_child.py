@@ -40,8 +40,9 @@ def main(minutes: str, die_at: str, *arguments: str) -> None:
         cli.main()
 
 
-def _pass(_: Pace) -> None:
+def _pass(_: Pace, __: float = 0.0) -> bool:
     """In place of waiting."""
+    return True
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -61,9 +61,9 @@ class Place(NamedTuple):
             return app.open_service(read_settings(self.settings), trigger="campaign", makes=makes).service
 
     @contextmanager
-    def opened(self, clock: Callable[[], datetime]) -> Iterator[Service]:
+    def opened(self, clock: Callable[[], datetime], *, makes: bool = False) -> Iterator[Service]:
         """The same, for a block."""
-        service = self.service(clock)
+        service = self.service(clock, makes=makes)
         try:
             yield service
         finally:
@@ -75,15 +75,15 @@ class Place(NamedTuple):
 class Doubles:
     """The three clouds as if nothing had been done in them, and what a process needs to find them."""
 
-    def __init__(self) -> None:
-        project = gcp_world.emptied()
-        self.told: dict[str, dict[str, str]] = {
-            "local": {},
-            "aws": aws_world.emptied().environment(),
-            "azure": azure_world.emptied().environment(),
-            # A key file: google-auth may have read already where this process's metadata server is.
-            "gcp": project.environment() | project.secrets.environment(gcp_world.FUNCTION),
+    def __init__(self, stores: Collection[str] = STORES) -> None:
+        """`stores`: those that are wanted, where not all are."""
+        told: dict[str, Callable[[], dict[str, str]]] = {
+            "local": dict,
+            "aws": lambda: aws_world.emptied().environment(),
+            "azure": lambda: azure_world.emptied().environment(),
+            "gcp": _told_of_gcp,
         }
+        self.told: dict[str, dict[str, str]] = {store: told[store]() for store in STORES if store in stores}
         every = {name: value for told in self.told.values() for name, value in told.items()}
         self.environment = {name: value for name, value in every.items() if name not in NAMES} | NO_ACCOUNT
         self.count = itertools.count(1)
@@ -94,6 +94,12 @@ class Doubles:
         ours = {name: value for name, value in os.environ.items() if not name.startswith(_ELSEWHERE)}
         with mock.patch.dict(os.environ, ours | self.environment, clear=True):
             yield
+
+
+def _told_of_gcp() -> dict[str, str]:
+    project = gcp_world.emptied()
+    # A key file: google-auth may have read already where this process's metadata server is.
+    return project.environment() | project.secrets.environment(gcp_world.FUNCTION)
 
 
 class Scene:

@@ -59,6 +59,10 @@ class Eye(Protocol):
 
     def key(self, key: str) -> Shown: ...
 
+    def live(self, key: str) -> bytes | None:
+        """What a reader gets who names no version; None if nothing."""
+        ...
+
     def objects(self, key: str) -> dict[int, bytes]: ...
 
 
@@ -94,14 +98,18 @@ class MemoryEye:
         container = self._store.keys.get(key)
         if container is None:
             return Shown()
-        copies, live = [], None
+        copies = []
         for held in container.held:
             opened = held.version.enabled and not held.destroyed
             material = held.sealed.split(b"\0", 2)[2] if opened else None
             copies.append(Copy(held.version.version_id, material, held.version.number, held.version.staged))
-            live = material if held.version.version_id == container.newest else live
         anchor = container.anchor
-        return Shown(tuple(copies), live, (anchor.sequence, anchor.hash) if anchor else (0, ""))
+        return Shown(tuple(copies), self.live(key), (anchor.sequence, anchor.hash) if anchor else (0, ""))
+
+    def live(self, key: str) -> bytes | None:
+        container = self._store.keys.get(key)
+        newest = [h for h in container.held if h.version.version_id == container.newest] if container else []
+        return next((h.sealed.split(b"\0", 2)[2] for h in newest if h.version.enabled and not h.destroyed), None)
 
     def objects(self, key: str) -> dict[int, bytes]:
         return {sequence: data for (name, sequence), data in list(self._ledger.objects.items()) if name == key}
@@ -114,6 +122,12 @@ class LocalEye:
         self._folder = folder
 
     def key(self, key: str) -> Shown:
+        return self._read(key, only_live=False)
+
+    def live(self, key: str) -> bytes | None:
+        return self._read(key, only_live=True).live
+
+    def _read(self, key: str, *, only_live: bool) -> Shown:
         cipher = AESGCM(base64.b64decode((self._folder / "kek").read_text()))
         with closing(sqlite3.connect(f"file:{self._folder / 'vault.db'}?mode=ro", uri=True)) as db:
             db.execute("BEGIN")
@@ -124,13 +138,15 @@ class LocalEye:
         copies, live = [], None
         active, anchor = found[0] if found else (0, None)
         for number, identity, spec, state, sealed in rows:
+            if only_live and number != active:
+                continue
             material = None
             if state in ("staged", "published"):
                 bound = "\0".join(("daena-kms/local/1", key, str(number), spec)).encode()
                 material = cipher.decrypt(sealed[:12], sealed[12:], bound)
             copies.append(Copy(identity, material, number, state == "staged"))
             live = material if number == active else live
-        head = json.loads(anchor) if anchor else {"sequence": 0, "hash": ""}
+        head: dict[str, Any] = json.loads(anchor) if anchor else {"sequence": 0, "hash": ""}
         return Shown(tuple(copies), live, (head["sequence"], head["hash"]))
 
     def objects(self, key: str) -> dict[int, bytes]:
@@ -167,6 +183,15 @@ class AwsEye:
         head = tags.get("daena-kms:head", "0  ").split(" ")
         return Shown(tuple(copies.values()), live, (int(head[0]), head[1]))
 
+    def live(self, key: str) -> bytes | None:
+        name = _secret(self._prefix, key)
+        try:
+            found = self._secrets.get_secret_value(SecretId=name)
+        except self._secrets.exceptions.ResourceNotFoundException:
+            return None
+        copy = self._opened(name, found["VersionId"], ["AWSCURRENT"], found["SecretString"])
+        return copy.material if copy else None
+
     def _archives(self, name: str, tags: Mapping[str, str]) -> Iterator[str]:
         for run in tags.get("daena-kms:archives", "").split():
             first, _, last = run.partition("-")
@@ -174,6 +199,9 @@ class AwsEye:
 
     def _copy(self, name: str, secret: str, identity: str, labels: list[str]) -> Copy | None:
         value = self._secrets.get_secret_value(SecretId=secret, VersionId=identity)["SecretString"]
+        return self._opened(name, identity, labels, value)
+
+    def _opened(self, name: str, identity: str, labels: list[str], value: str) -> Copy | None:
         envelope = json.loads(value)
         if envelope["format"] != "daena-kms/1":
             return None  # a secret is made with a version that holds nothing
@@ -186,7 +214,8 @@ class AwsEye:
         return Copy(identity, bytes(opened["Plaintext"]), number, staged)
 
     def objects(self, key: str) -> dict[int, bytes]:
-        found, more = {}, {}
+        found: dict[int, bytes] = {}
+        more: dict[str, str] = {}
         while True:
             page = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=f"{self._folder}/{key}/", **more)
             for each in page.get("Contents", ()):
@@ -223,6 +252,11 @@ class AzureEye:
             live = base64.b64decode(str(newest.value))
             head = (newest.properties.tags or {}).get("daena-kms-head", "0 ").split(" ")
         return Shown(tuple(copies), live, (int(head[0]), head[1]))
+
+    def live(self, key: str) -> bytes | None:
+        with suppress(ResourceNotFoundError, HttpResponseError):
+            return base64.b64decode(str(self._secrets.get_secret(_secret(self._prefix, key)).value))
+        return None
 
     def _copies(self, name: str, *, staged: bool) -> Iterator[Copy]:
         with suppress(ResourceNotFoundError):
@@ -262,11 +296,14 @@ class GcpEye:
             number, _, identity = pair.partition("=")
             numbers[identity] = int(number)
         copies = [*self._copies(name, numbers), *self._copies(f"{name}--staged", None)]
-        live = None
-        with suppress(NotFound, FailedPrecondition):
-            live = bytes(self._secrets.access_secret_version(name=f"{name}/versions/latest").payload.data)
         head = secret.annotations.get("daena-kms-head", "0 ").split(" ")
-        return Shown(tuple(copies), live, (int(head[0]), head[1]))
+        return Shown(tuple(copies), self.live(key), (int(head[0]), head[1]))
+
+    def live(self, key: str) -> bytes | None:
+        name = self._parent + _secret(self._prefix, key)
+        with suppress(NotFound, FailedPrecondition):
+            return bytes(self._secrets.access_secret_version(name=f"{name}/versions/latest").payload.data)
+        return None
 
     def _copies(self, name: str, numbers: Mapping[str, int] | None) -> Iterator[Copy]:
         with suppress(NotFound):

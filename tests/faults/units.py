@@ -1,7 +1,8 @@
 """What campaigns are made of: units, each with a name, randomness and an empty folder of its own, and sums that add up.
 
-A campaign is a module with `units(*, short: bool) -> list[Unit]`; `tests.faults.__main__` knows them all, runs each unit
-in a process of its own, and adds up what came of it. With `short` they take seconds: that is what `make test` has.
+A campaign is a module with `units(*, short: bool) -> list[Unit]`; `tests.faults.campaigns` knows them all, and
+`python -m tests.faults` runs each unit in a process of its own and adds up what came of it. With `short` they take
+seconds: that is what `make test` has.
 """
 
 import random
@@ -63,6 +64,8 @@ class Unit(NamedTuple):
     name: str
     """Unique in its campaign and store."""
     work: Callable[[Room], None]
+    alone: bool = False
+    """Not to be tried among other tests: it changes what is its whole process's, as `make faults` always gives it."""
 
     @property
     def id(self) -> str:
