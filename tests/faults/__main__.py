@@ -29,7 +29,7 @@ from .leaks import Search
 from .units import Room, Tally, Unit
 
 ROOT = Path(__file__).parents[2]
-_UNIT = "{:<44} {:>7} {:>8} {:>8} {:>10} {:>8}"
+_UNIT = "{:<64} {:>7} {:>8} {:>8} {:>10} {:>8}"
 _ROW = "{:<12} {:<7} {:>8} {:>9} {:>9} {:>10} {:>8}"
 
 

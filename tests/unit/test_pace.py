@@ -7,6 +7,7 @@ import pytest
 from daena_kms.model import Status
 from daena_kms.stores import aws_secrets
 from daena_kms.stores.pace import Pace
+from tests.support import aws_world
 from tests.support.aws_scene import Scene
 from tests.support.virtual_time import VirtualTime
 
@@ -64,6 +65,7 @@ def test_turns_are_given_in_the_order_of_asking() -> None:
 
 def test_aws_is_written_to_at_less_than_its_quota() -> None:
     clock = Slow()
+    aws_world.emptied()
     scene = Scene()
     scene.rotate()
     pace = Pace(aws_secrets.WRITES, aws_secrets.PER_SECONDS, clock, clock.sleep)

@@ -144,7 +144,7 @@ CASES: dict[str, tuple[Work, KeyState, Observed, bool, bool | None, object]] = {
     ),
     "an expired import: its material is lost": (
         _work(), _claimed(_claim("other", operation=Operation.IMPORT, **EXPIRED)), SEEN, False, None,
-        plan.Discard("the imported material was lost with the run that brought it: import it again"),
+        plan.Discard("the imported material was lost with the run that brought it: import it again", waits=False),
     ),
     "an expired change: take over": (
         _work(), _claimed(_claim("other", operation=Operation.DISABLE, number=1, **EXPIRED)), SEEN, False, None,
