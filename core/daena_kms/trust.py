@@ -131,7 +131,7 @@ def open_keyring(store: KeyStore, ledger: Ledger, pin: str = "") -> Keyring:
         raise
     trust, seen = root.trust, store.observe(RESERVED_KEY)
     secret = _fitting(_held(store, seen), ledger, trust)
-    fingerprints = Fingerprints({number: each.fingerprint_key for number, each in enumerate(secret, 1)})
+    fingerprints = _fingerprints(secret)
     entry = root.head.entry
     if entry is None or entry.trust is None or entry.trust.check_value != fingerprints.check_value():
         raise IntegrityError("the store's fingerprint key is not the one that the manifests were begun with")
@@ -170,8 +170,7 @@ def _anchor(store: KeyStore, ledger: Ledger, *, anew: bool) -> None:
     Raises IntegrityError if what lies there is not of this chain, unless it is begun `anew`, or was renewed just now.
     """
     root, seen = read_root(ledger), store.observe(RESERVED_KEY)
-    secret = _fitting(_held(store, seen), ledger, root.trust)
-    fingerprints = Fingerprints({number: each.fingerprint_key for number, each in enumerate(secret, 1)})
+    fingerprints = _fingerprints(_fitting(_held(store, seen), ledger, root.trust))
     if root.head.entry is None:
         return
     if not anew and (problem := doubt(ledger, root, seen.anchor, fingerprints)):
@@ -198,6 +197,11 @@ def _fitting(every: Iterable[_Generation], ledger: Ledger, trust: Trust) -> list
                 "is it the store of these manifests? `restore` puts the reserved key back from a backup otherwise",
             )
     return [held[public.public_key] for public in trust.generations]
+
+
+def _fingerprints(secret: Sequence[_Generation]) -> Fingerprints:
+    """The fingerprint keys of all generations, in order."""
+    return Fingerprints({number: each.fingerprint_key for number, each in enumerate(secret, 1)})
 
 
 def initialise(store: KeyStore, ledger: Ledger, *, clock: Callable[[], datetime], trigger: str) -> Initialised:

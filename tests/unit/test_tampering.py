@@ -203,11 +203,10 @@ def test_an_old_anchor_put_back_cannot_hide_that_a_key_is_due(local: World) -> N
     assert local.store.observe(KEY).anchor != old
 
 
-def test_an_entry_of_ours_that_continues_another_past_is_found(local: World) -> None:
-    """Signed by the right key, with the right state: only its link to the entry before gives it away."""
-    (*_, head) = local.service().journal.chain(KEY)
-    forged = manifest.seal(
-        msgspec.structs.replace(head, hash="0" * 64),
+def _paused_after(local: World, head: manifest.Head) -> bytes:
+    """An entry behind that head, by somebody who has the signing key."""
+    return manifest.seal(
+        head,
         manifest.Draft(manifest.Event.PAUSED),
         key=KEY,
         now=local.clock(),
@@ -215,6 +214,12 @@ def test_an_entry_of_ours_that_continues_another_past_is_found(local: World) -> 
         trigger="test",
         signer=local.keyring.signer,
     )
+
+
+def test_an_entry_of_ours_that_continues_another_past_is_found(local: World) -> None:
+    """Signed by the right key, with the right state: only its link to the entry before gives it away."""
+    (*_, head) = local.service().journal.chain(KEY)
+    forged = _paused_after(local, msgspec.structs.replace(head, hash="0" * 64))
     local.ledger.append(KEY, head.next_sequence, forged)
     assert _offline(local)[0].endswith("it does not continue the entry before it: one of the two was replaced")
 
@@ -252,15 +257,7 @@ def test_a_segment_that_was_begun_elsewhere_is_named_too(local: World) -> None:
 def test_a_time_that_is_not_written_in_utc_is_none(local: World, time: str) -> None:
     """Signed rightly: what a verifier of this format refuses, ours does."""
     (*_, head) = local.service().journal.chain(KEY)
-    forged = manifest.seal(
-        head,
-        manifest.Draft(manifest.Event.PAUSED),
-        key=KEY,
-        now=local.clock(),
-        actor="forger",
-        trigger="test",
-        signer=local.keyring.signer,
-    )
+    forged = _paused_after(local, head)
     entry = json.loads(forged) | {"time": time}
     del entry["signature"]
     unsigned = json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()

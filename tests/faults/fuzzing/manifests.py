@@ -55,14 +55,19 @@ def bytes_of_entries(room: Room, most: int) -> None:
         sequence = [*sequences, sequences[-1] + 1][which % (len(sequences) + 1)]
         stored = memory.ledger.objects.get((key, sequence), memory.ledger.objects[key, 1])
         memory.ledger.objects[key, sequence] = _mangled(stored, kind, change)
-        try:
-            service = memory.service()
-        except KmsError:
-            require(reserved, "a key's entry keeps the keyring from being opened")
-            return
-        asked_everything(service, A, () if reserved else SOUND)
+        _asked(memory, reserved=reserved)
 
     tried(room, "bytes in the place of an entry", st.tuples(st.booleans(), _any_entry, mangled), check, most=most)
+
+
+def _asked(memory: Memory, *, reserved: bool) -> None:
+    """Ask everything, when a manifest is not what it was; `reserved`: the ledger's own, on which all keys depend."""
+    try:
+        service = memory.service()
+    except KmsError:
+        require(reserved, "a key's entry keeps the keyring from being opened")
+        return
+    asked_everything(service, A, () if reserved else SOUND)
 
 
 def _mangled(stored: bytes, kind: str, change: Any) -> bytes:
@@ -185,12 +190,7 @@ def signed(room: Room, most: int) -> None:
         sequence = sequences[which % len(sequences)]
         document = edited(json.loads(memory.ledger.objects[key, sequence]), changes)
         memory.ledger.objects[key, sequence] = forger.signed(document)
-        try:
-            service = memory.service()
-        except KmsError:
-            require(reserved, "a key's entry keeps the keyring from being opened")
-            return
-        asked_everything(service, A, () if reserved else SOUND)
+        _asked(memory, reserved=reserved)
 
     tried(room, "an entry signed again", st.tuples(st.booleans(), _any_entry, edits | fitting), check, most=most)
 
