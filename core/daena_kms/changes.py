@@ -51,18 +51,40 @@ def _lying(run: "Run", view: plan.View, record: VersionRecord) -> list[StoredVer
     return [version for version in reversed(seen.versions) if version.number == record.number]
 
 
+def check(run: "Run", operation: Operation, number: int) -> VersionRecord:
+    """The record of the version that an operation changes. Raises RefusedError if it may not be done to it now."""
+    versions = run.past.history().versions
+    record = lifecycle.version_of(run.key, versions, number)
+    if operation is Operation.DISABLE:
+        lifecycle.check_disable(run.key, record)
+    elif operation is Operation.ENABLE:
+        lifecycle.check_enable(run.key, record)
+    elif record.destroy_at is None:
+        raise RefusedError(f"the destruction of version {number} of {run.key} was cancelled")
+    else:
+        lifecycle.check_destroy(run.key, versions, record, run.policy or KeyPolicy(), run.tools.clock())
+    return record
+
+
+def check_wanted(run: "Run", operation: Operation, number: int) -> None:
+    """Raise RefusedError if there is nothing to announce: others may have done it since it was decided.
+
+    What is read for that is the manifest that the claim would be appended to; if it grows meanwhile, there is no claim.
+    """
+    if operation is Operation.RETIRE and not _retirable(run):
+        raise RefusedError(f"{run.key} has no version to retire", "nothing to do")
+    if operation not in _WHOLE_KEY:
+        check(run, operation, number)
+
+
 def apply(run: "Run", claim: Claim, view: plan.View) -> list[VersionRecord]:
     """Carry out the change that `claim` announced; returns the new records. Raises RefusedError if it may not be."""
     if claim.operation in _WHOLE_KEY:
         return _WHOLE_KEY[claim.operation](run, claim, view)
-    history = run.past.history()
-    now = run.tools.clock()
-    record = lifecycle.version_of(run.key, history.versions, claim.number)
+    record = check(run, claim.operation, claim.number)
     if claim.operation is Operation.DISABLE:
-        lifecycle.check_disable(run.key, record)
         return [_disable(run, view, record)]
     if claim.operation is Operation.ENABLE:
-        lifecycle.check_enable(run.key, record)
         lying = _lying(run, view, record)
         if not lying:
             raise RefusedError(f"version {record.number} of {run.key} is not in the store", DAMAGED_HINT)
@@ -70,9 +92,6 @@ def apply(run: "Run", claim: Claim, view: plan.View) -> list[VersionRecord]:
             run.last_look(view)
             run.store.enable(run.key, version)
         return [replace(record, state=State.DECRYPT_ONLY, destroy_at=None)]
-    if record.destroy_at is None:
-        raise RefusedError(f"the destruction of version {record.number} of {run.key} was cancelled")
-    lifecycle.check_destroy(run.key, history.versions, record, run.policy or KeyPolicy(), now)
     waits = []
     for version in _lying(run, view, record):
         run.last_look(view)
@@ -198,9 +217,12 @@ def _found(run: "Run", version: StoredVersion, history: History) -> Found:
 
 
 def _retire(run: "Run", _: Claim, view: plan.View) -> list[VersionRecord]:
+    return [_disable(run, view, record) for record in _retirable(run)]
+
+
+def _retirable(run: "Run") -> list[VersionRecord]:
     versions = run.past.history().versions.values()
-    retirable = lifecycle.retirable(versions, run.policy or KeyPolicy(), run.tools.clock())
-    return [_disable(run, view, record) for record in retirable]
+    return lifecycle.retirable(versions, run.policy or KeyPolicy(), run.tools.clock())
 
 
 def _adopt(run: "Run", claim: Claim, view: plan.View) -> list[VersionRecord]:

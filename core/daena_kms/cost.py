@@ -80,7 +80,7 @@ COUNTED: Mapping[str, Counted] = {
         create=Calls(store=6, kms=2, writes=3, reads=1),
         rotate=Calls(store=4, kms=2, writes=2, reads=1),
         check=Calls(writes=1, reads=2),
-        retire=Calls(store=8, writes=4, reads=11),
+        retire=Calls(store=8, writes=4, reads=12),
         archive=Calls(store=7),
     ),
     "azure": Counted(
@@ -92,7 +92,7 @@ COUNTED: Mapping[str, Counted] = {
         create=Calls(store=9, writes=3, reads=2),
         rotate=Calls(store=7, writes=2, reads=2),
         check=Calls(writes=1, reads=2),
-        retire=Calls(store=10, writes=4, reads=11),
+        retire=Calls(store=10, writes=4, reads=12),
     ),
     "gcp": Counted(
         tick=Calls(store=3, free=3, reads=3),
@@ -103,7 +103,7 @@ COUNTED: Mapping[str, Counted] = {
         create=Calls(store=4, free=10, writes=3, reads=2),
         rotate=Calls(store=2, free=4, writes=2, reads=2),
         check=Calls(writes=1, reads=2),
-        retire=Calls(store=5, free=10, writes=4, reads=12),
+        retire=Calls(store=5, free=10, writes=4, reads=13),
         free_listing=True,
     ),
 }

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from . import due, lifecycle, many
-from .errors import KmsError, NotFoundError, ThrottledError
+from .errors import KmsError, NotFoundError, RefusedError, ThrottledError
 from .manifest import EMPTY, Head
 from .model import Anchor, InventoryRow, Observed, Operation, Outcome, Status, VersionRecord
 from .plan import NEVER, Work
@@ -266,11 +266,25 @@ def _housekeeping(tools: Tools, item: Planned, outcome: Outcome, run: Run) -> Ou
     if not works:
         _call_off(tools, item, records, run.head)
     for work in works:
-        done = Run(tools, work, item.policy, past=run.past).execute()
+        done = _carried_out(tools, item, work, run)
+        if done is None:
+            continue
         notes.append(done.message)
         if done.status is Status.FAILED:
             return replace(done, notes=tuple(notes))
     return replace(outcome, notes=tuple(notes))
+
+
+def _carried_out(tools: Tools, item: Planned, work: Work, run: Run) -> Outcome | None:
+    """How scheduled work ended; None if another run has done it meanwhile, or if a person has called it off."""
+    try:
+        return Run(tools, work, item.policy, past=run.past).execute()
+    except RefusedError:
+        records = run.past.history().versions.values()
+        left = _scheduled(item.key, records, item.policy or KeyPolicy(), tools.clock())
+        if any((work.operation, work.number) == (other.operation, other.number) for other in left):
+            raise
+        return None
 
 
 def _call_off(tools: Tools, item: Planned, records: Collection[VersionRecord], head: Head) -> None:

@@ -298,6 +298,7 @@ class Run:
         if step.operation is Operation.MIGRATE:
             return replace(claim, destination=self.work.destination, destination_key=self.work.destination_key)
         if not step.operation.makes_version:
+            changes.check_wanted(self, step.operation, step.number)
             return replace(claim, made_at=self.work.created)
         given, made_at = self._given_material(step, now)
         spec = KeySpec.of_length(len(given)) if given is not None else self._policy().spec

@@ -19,8 +19,8 @@ CASES_OF_A_LAND = 40
 LIVES_OF_A_UNIT = {"memory-fenced": 500, "memory-unfenced": 500, "local": 150, "aws": 10, "azure": 10, "gcp": 15}
 UNITS_BY_CHANCE = {"memory-fenced": 10, "memory-unfenced": 10, "local": 6, "aws": 6, "azure": 6, "gcp": 6}
 DEEDS_OF_A_LIFE = 6
-PAIRS_IN_FULL = ("create", "rotate", "force")
-SHARE = {"memory-fenced": 10, "memory-unfenced": 10, "local": 10, "aws": 100, "azure": 100, "gcp": 60}
+PAIRS_IN_FULL = ("create", "rotate")
+SHARE = {"memory-fenced": 20, "memory-unfenced": 20, "local": 50, "aws": 250, "azure": 250, "gcp": 200}
 """Of the other pairs, one in so many."""
 Point = tuple[int, str]
 Chosen = TypeVar("Chosen")

@@ -64,7 +64,8 @@ def _new(versions: int) -> Callable[[History], bool]:
 
 
 def _requested(history: History) -> bool:
-    return REQUEST in history.requests
+    """Carried out, not only claimed."""
+    return REQUEST in history.requests and history.entries[-1].state.claim is None
 
 
 def _rolled_back(history: History) -> bool:

@@ -12,8 +12,8 @@ from .script import FAULTS, Script
 from .units import Room, Unit
 
 ROTATIONS = 250
-UNITS = {"local": 32, "aws": 16, "azure": 16, "gcp": 16}
-"""250 rotations of one key each: 8,000 and three times 4,000."""
+UNITS = {"local": 56, "aws": 8, "azure": 8, "gcp": 8}
+"""250 rotations of one key each: 14,000, and three times 2,000."""
 CALLS = 12  # of a rotation: after these a fault would miss it
 
 

@@ -106,9 +106,48 @@ def test_what_is_refused_when_its_time_has_come_says_what_to_do(tmp_path: Path) 
     world.policy = replace(world.policy, grace_days=3000)
     outcome = world.rotate()
     assert outcome.status is Status.FAILED
-    assert "given up" in outcome.message
+    assert "is inside its grace period until" in outcome.message
     assert outcome.hint == "wait, or `disable` it meanwhile"
     assert _states(world)[1] is D
+    assert [entry.event for entry in world.history().entries if entry.number == 1][-1] == "destroy-scheduled"
+
+
+def test_what_another_run_has_retired_meanwhile_is_not_announced_again(tmp_path: Path) -> None:
+    """A claim for nothing would be left to a tick that nothing brings here, if its run died right after it."""
+    world = _world(tmp_path, "memory-fenced", keep_versions=1, grace_days=0, rotations=3)
+    outcome = world.rotate(ledger=_overtaken(world, at=3))
+    assert (outcome.status, outcome.notes) == (Status.ROTATED, ())
+    assert [entry.event for entry in world.history().entries[-3:]] == ["promoted", "change-started", "retired"]
+    world.check()
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_a_destruction_that_is_done_or_called_off_meanwhile_is_no_failure(tmp_path: Path, *, cancelled: bool) -> None:
+    world = _world(tmp_path, "memory-fenced", destroy_after_days=7)
+    world.rotate()
+    world.service().destroy(KEY, 1)
+    world.clock.move(days=8)
+    act = (lambda: world.service().destroy(KEY, 1, cancel=True)) if cancelled else world.rotate
+    outcome = world.rotate(ledger=_overtaken(world, at=1, act=act))
+    assert outcome.status is Status.NOT_DUE
+    last = ["destroy-cancelled"] if cancelled else ["change-started", "destroyed"]
+    assert [entry.event for entry in world.history().entries][-len(last) :] == last
+    world.check()
+
+
+def _overtaken(world: World, *, at: int, act: Callable[[], object] | None = None) -> liars.Faulty:
+    """A ledger of a run that sleeps past its lease right before it appends so manieth; `act` is what another does."""
+    appended = 0
+
+    def append(real: Callable[..., object], *arguments: object) -> object:
+        nonlocal appended
+        appended += 1
+        if appended == at:
+            world.clock.move(minutes=61)
+            (act or world.rotate)()
+        return real(*arguments)
+
+    return liars.Faulty(world.ledger, "append", append)
 
 
 def test_a_destruction_can_be_cancelled_while_it_waits(tmp_path: Path) -> None:
