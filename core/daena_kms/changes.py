@@ -460,9 +460,13 @@ class Marks:
                 raise NotFoundError(f"there is no manifest of {key}", "see `status` for the keys there are")
             if seen.anchor is not None:
                 self._journal.head(key, seen.anchor, current=False)
-            history = History([head.entry for head in heads if head.entry])
+            draft = make(heads[-1], History([head.entry for head in heads if head.entry]))
+            if seen.exists:
+                # Before the entry: no age would bring a tick to what follows from it, if we die after it.
+                now = self._journal.clock()
+                self._store.write_anchor(key, self._journal.anchor(key, heads[-1], attention_at=now))
             try:
-                head = self._journal.append(key, heads[-1], make(heads[-1], history))
+                head = self._journal.append(key, heads[-1], draft)
             except ConflictError:
                 continue
             claim = head.state.claim

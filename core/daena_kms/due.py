@@ -76,7 +76,7 @@ def assess(row: InventoryRow | None, key: str, policy: KeyPolicy | None, now: da
         return Verdict(Status.DUE, "readers get a version that is not ours")
     if anchor is None or anchor.active_since is None or anchor.number != row.newest:
         return Verdict(Status.DUE, "the store and the manifest have to be compared")
-    if _needs_attention(anchor, now):
+    if needs_attention(anchor, now):
         return Verdict(Status.DUE, "something was left open or scheduled")
     if anchor.moved:
         return Verdict(Status.MOVED, "it goes on in another store: `history` says where")
@@ -88,12 +88,13 @@ def assess(row: InventoryRow | None, key: str, policy: KeyPolicy | None, now: da
 
 
 def _unmanaged(row: InventoryRow | None, now: datetime) -> Verdict:
-    if row is not None and row.anchor is not None and _needs_attention(row.anchor, now):
+    if row is not None and row.anchor is not None and needs_attention(row.anchor, now):
         return Verdict(Status.DUE, "something was left open or scheduled; no policy names this key")
     return Verdict(Status.UNMANAGED, "no policy names this key: it is not rotated")
 
 
-def _needs_attention(anchor: Anchor, now: datetime) -> bool:
+def needs_attention(anchor: Anchor, now: datetime) -> bool:
+    """True if something was left open, or comes due, that the key's age says nothing of."""
     return anchor.attention_at is not None and anchor.attention_at <= now
 
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from msgspec import Struct
 from msgspec.structs import replace
 
-from . import changes, drafts, intake, plan
+from . import changes, drafts, due, intake, plan
 from .errors import ConfigurationError, ConflictError, IntegrityError, KmsError, NotFoundError, RefusedError
 from .holdings import Holding, StaysError, location
 from .journal import TAMPERED, Journal, Past
@@ -106,7 +106,8 @@ class Run:
         self.ended: Entry | None = None
         self._hint = anchor
         self._checked: Anchor | None = None
-        self._from_inventory = anchor is not None
+        # A head that says that it is time to look speaks of what comes after it.
+        self._from_inventory = anchor is not None and not due.needs_attention(anchor, tools.clock())
         self._listed = seen if anchor is not None else None
         self._prepared: Prepared | None = None
         self._verified: KeyMaterial | None = None
@@ -260,22 +261,26 @@ class Run:
         event = Event.ROTATION_STARTED if step.operation.makes_version else Event.CHANGE_STARTED
         if view.state.policy not in ("", self.tools.policy_digest):
             self.notes.append(f"the policy changed since the last claim ({view.state.policy[:12]})")
+        self._foretell(held)
         self._append(drafts.about(event, held, view.state, claim=held))
         own = self.work.claimed or step.burning is None or plan.same_work(self.work, step.burning)
         own = own or not step.operation.makes_version or (self.work.anew and step.operation is Operation.CREATE)
         self.work = replace(self.work, holding=held.fingerprint, claimed=own)
         claimed = self._with_head(view)
-        self._announce(held, claimed)
+        self._begin_anew(held, claimed)
         return claimed
 
-    def _announce(self, held: Claim, view: View) -> None:
-        """Store the head beside the key, so that ticks find the open claim of work that no age would bring them to."""
-        if held.operation is Operation.ADOPT:
-            # Without fail: what lies there may be the head of a manifest that is lost, and would belie the new one.
-            self.last_look(view)
-            self.store.write_anchor(self.key, self.journal.anchor(self.key, self.head, attention_at=held.lease_until))
-        elif self.work.forced or not held.operation.makes_version:
+    def _foretell(self, held: Claim) -> None:
+        """Before a claim of what no age would bring a tick to: one comes all the same, if this run dies after it."""
+        if held.operation is not Operation.ADOPT and (self.work.forced or not held.operation.makes_version):
             self._write_anchor(held.lease_until)
+
+    def _begin_anew(self, held: Claim, view: View) -> None:
+        """What lies beside a key that is adopted may be the head of a manifest that is lost, and belie the new one."""
+        if held.operation is not Operation.ADOPT:
+            return
+        self.last_look(view)
+        self.store.write_anchor(self.key, self.journal.anchor(self.key, self.head, attention_at=held.lease_until))
 
     def _claim_record(self, step: plan.Claiming, view: View) -> Claim:
         now = self.tools.clock()
@@ -350,8 +355,7 @@ class Run:
         self._append(drafts.about(event, held, view.state, claim=held))
         self.work = replace(self.work, claimed=self.work.claimed or plan.same_work(self.work, held))
         claimed = self._with_head(view)
-        if held.operation is Operation.ADOPT:
-            self._announce(held, claimed)
+        self._begin_anew(held, claimed)
         if left.run != held.run:
             self.notes.append(f"took over the {held.work} that another run left open")
         return claimed

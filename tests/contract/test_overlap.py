@@ -152,15 +152,15 @@ def test_a_zombie_does_not_disable_what_a_person_has_enabled_meanwhile(backend: 
 
     slept: list[int] = []
 
-    def asleep_once_claimed(sequences: Callable[[str], list[int]], key: str) -> list[int]:
-        """Reading the history is the last thing a run does between deciding on a change and making it."""
-        found = sequences(key)
-        if key == KEY and found[-1] == 5 and not slept:
+    def asleep_once_claimed(read: Callable[[str, int], bytes | None], key: str, sequence: int) -> bytes | None:
+        """Reading the history is the last thing a run does between announcing a change and making it."""
+        found = read(key, sequence)
+        if (key, sequence) == (KEY, 6) and not slept:
             slept.append(1)
             finished_and_undone()
         return found
 
-    world.service(ledger=liars.Faulty(world.ledger, "sequences", asleep_once_claimed)).disable(KEY, 1)
+    world.service(ledger=liars.Faulty(world.ledger, "read", asleep_once_claimed)).disable(KEY, 1)
     assert slept
     assert world.history().versions[1].state is State.DECRYPT_ONLY
     world.check()

@@ -40,6 +40,8 @@ class Deed(NamedTuple):
     versions: int
     again: bool = False
     """A person asks again for what has not come about. Else the next tick carries it on by itself."""
+    due: bool = False
+    """The key is as old as its policy allows."""
     policy: KeyPolicy = POLICY
     ready: Act = lambda _, __: None
     """What is done before, a day ahead."""
@@ -59,9 +61,9 @@ def force(service: Service, key: str) -> Outcome:
 
 DEEDS: dict[str, Deed] = {
     "create": Deed(tick, 0),
-    "rotate": Deed(tick, 1),
-    "force": Deed(force, 1),
-    "rotate and retire": Deed(tick, 2, policy=KEEPS_ONE),
+    "rotate": Deed(tick, 1, due=True),
+    "force": Deed(force, 1, again=True),
+    "rotate and retire": Deed(tick, 2, due=True, policy=KEEPS_ONE),
     "rollback": Deed(lambda s, k: s.rollback(k), 2, again=True),
     "disable": Deed(lambda s, k: s.disable(k, 1), 2, again=True),
     "enable": Deed(lambda s, k: s.enable(k, 1), 2, again=True, ready=lambda s, k: s.disable(k, 1)),
@@ -116,10 +118,11 @@ class Life:
         self.told: list[str] = []
         self.there = False
         for _ in range(deed.versions):
-            tick(self.left_alone(), self.key)
             self.clock.move(days=90)
+            tick(self.left_alone(), self.key)
         if deed.versions:
             self.there = True
+            self.clock.move(days=90 if deed.due else 0)
         deed.ready(self.left_alone(), self.key)
         self.clock.move(days=2)
 
@@ -175,6 +178,9 @@ class Life:
                 self.watch()
         self.clock.move(minutes=61)
         self._goes_well("the run after")
+        faults = sum(len(script.injected) for script in scripts)
+        if faults == 1 and not any(script.late for script in scripts) and self.left_alone().state(self.key).claim:
+            self.problems.append("scheduled runs alone would not end what was left open")
         if self.deed.again:
             self.tell("asked again", self.deed.act)
             self.clock.move(minutes=61)
@@ -192,8 +198,8 @@ class Life:
     def check(self, *, asked_again: bool = True) -> list[str]:
         """What is not as it must be, at rest; then 90 days later.
 
-        Unless asked again, what a person wanted may still be announced, if the run died before the head beside the key
-        could tell of it: ticks find that when the key is due, and carry it out then.
+        Unless asked again, what a person wanted may still be announced, if its run slept past its lease and then died,
+        or if the announcement arrived late: ticks find that when the key is due, and carry it out then.
         """
         look = self.land.checker.check
         problems = self.problems + look(self.key, watched=self.watched, leftovers=True, at_rest=asked_again)

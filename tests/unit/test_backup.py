@@ -146,7 +146,7 @@ def test_a_key_of_which_a_version_cannot_be_read_is_missing_and_the_others_are_i
 def test_a_key_that_is_being_changed_is_missing_and_said_to_be() -> None:
     made = three_keys()
     with dying():
-        made.service(store=Mortal(made.backend.store, Effects(die_at=1))).rollback(A)
+        made.service(store=Mortal(made.backend.store, Effects(die_at=3))).rollback(A)
     done = made.collect()
     assert done.outcomes[0].status is Status.IN_PROGRESS
     assert "is being changed (rollback)" in done.outcomes[0].message

@@ -225,7 +225,7 @@ def test_what_a_dead_run_left_open_on_a_key_without_a_policy_is_brought_to_its_e
     dead = many.service(Mortal(many.backend.store, effects), ledger=Mortal(many.backend.ledger, effects))
     with dying():
         dead.disable("old-key", 1)
-    assert effects.names[-1] == "after write_anchor"
+    assert effects.names[-1] == "after append"
     many.clock.move(minutes=61)
     assert many.rotate()["old-key"].status is Status.DONE
     assert many.service().verify()[0].warnings == ()

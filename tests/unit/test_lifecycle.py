@@ -13,11 +13,11 @@ from daena_kms import trust
 from daena_kms.errors import ConfigurationError, KmsError, NotFoundError, RefusedError
 from daena_kms.holdings import location
 from daena_kms.material import KeyMaterial
-from daena_kms.model import State, Status
+from daena_kms.model import Outcome, State, Status
 from daena_kms.policy import KeyPolicy
 from daena_kms.service import Service
 from tests.support import liars
-from tests.support.worlds import BACKENDS, KEY, Clock, World, seeded
+from tests.support.worlds import BACKENDS, KEY, Clock, DiedError, World, dying, seeded
 
 
 def _world(tmp_path: Path, backend: str = "local", *, rotations: int = 4, **policy: Any) -> World:
@@ -133,6 +133,44 @@ def test_a_destruction_that_is_done_or_called_off_meanwhile_is_no_failure(tmp_pa
     last = ["destroy-cancelled"] if cancelled else ["change-started", "destroyed"]
     assert [entry.event for entry in world.history().entries][-len(last) :] == last
     world.check()
+
+
+MARKS: dict[str, tuple[Callable[[Service], object], Callable[[Service], object], Callable[[World, Outcome], bool]]] = {
+    "compromised": (
+        lambda _: None,
+        lambda s: s.compromised(KEY, 5),
+        lambda w, _: _states(w)[5] is D,
+    ),
+    "destroy": (lambda _: None, lambda s: s.destroy(KEY, 1), lambda w, _: _states(w)[1] is GONE),
+    "disable": (lambda _: None, lambda s: s.disable(KEY, 1), lambda w, _: _states(w)[1] is X),
+    "pause": (lambda _: None, lambda s: s.pause(KEY), lambda _, outcome: outcome.status is Status.PAUSED),
+    "resume": (lambda s: s.pause(KEY), lambda s: s.resume(KEY), lambda _, outcome: outcome.status is Status.NOT_DUE),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", MARKS)
+def test_a_tick_finds_what_was_marked_before_its_run_could_store_the_head(
+    backend: str, name: str, tmp_path: Path
+) -> None:
+    """No age brings one to it: the head beside the key has said before that it is time to look."""
+    ready, mark, found = MARKS[name]
+    world = _world(tmp_path, backend, destroy_after_days=1)
+    world.rotate()
+    ready(world.service())
+    world.rotate()
+    with dying():
+        mark(world.service(ledger=liars.Faulty(world.ledger, "append", _dies_after)))
+    world.clock.move(minutes=61)
+    world.rotate()
+    world.clock.move(days=2)
+    assert found(world, world.rotate()), name
+    world.check()
+
+
+def _dies_after(real: Callable[..., object], *arguments: object) -> None:
+    real(*arguments)
+    raise DiedError
 
 
 def _overtaken(world: World, *, at: int, act: Callable[[], object] | None = None) -> liars.Faulty:
