@@ -261,6 +261,8 @@ def check_signature(entry: Entry, trust: Trust) -> None:
         signature = base64.b64decode(entry.signature, validate=True)
     except ValueError:
         raise IntegrityError("its signature is not base64") from None
+    if base64.b64encode(signature).decode() != entry.signature:  # its last character has bits that say nothing
+        raise IntegrityError("its signature is not in canonical base64")
     data = SIGNATURE_CONTEXT + canonical(replace(entry, signature=""))
     trust.check(entry.signer, signature, data, entry.time)
 

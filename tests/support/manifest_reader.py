@@ -121,6 +121,7 @@ def open_object(stored: bytes, key: str, sequence: int, generations: list[Genera
         signature = base64.b64decode(entry["signature"], validate=True)
         unsigned = {name: value for name, value in entry.items() if name != "signature"}
         need(rfc8785.dumps(entry) == stored, "not canonical")
+        need(base64.b64encode(signature).decode() == entry["signature"], "its signature is not canonical")
         need((entry["format"], entry["key"], entry["sequence"]) == ("daena-kms/1", key, sequence), "not of this place")
         by = next(g for g in generations if g.signer == entry["signer"])
         Ed25519PublicKey.from_public_bytes(by.public_key).verify(

@@ -96,6 +96,14 @@ def _spaces(folder: Path) -> None:
     path.write_bytes(json.dumps(json.loads(path.read_bytes())).encode())
 
 
+def _respelled(folder: Path) -> None:
+    """The same signature, in other letters: base64 leaves four bits of it over."""
+    path = folder / object_name(4)
+    stored = path.read_bytes()
+    place = stored.index(b'=="') - 1
+    path.write_bytes(stored[:place] + bytes([stored[place] ^ 2]) + stored[place + 1 :])
+
+
 def _huge(folder: Path) -> None:
     (folder / object_name(4)).write_bytes(b"[" * (2 << 20))
 
@@ -111,6 +119,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], None], str]] = {
     "emptied": (_empty, "entry 4 of daena-encryption-key is bad: it is not a manifest entry"),
     "halved": (_half, "entry 4 of daena-encryption-key is bad: it is not a manifest entry"),
     "reformatted": (_spaces, "entry 4 of daena-encryption-key is bad: its JSON is not in canonical form"),
+    "respelled": (_respelled, "entry 4 of daena-encryption-key is bad: its signature is not "),
     "blown up": (_huge, "entry 4 of daena-encryption-key is bad: it has 2097152 bytes"),
     "nested": (_deep, "entry 4 of daena-encryption-key is bad: it is not a manifest entry"),
 }
