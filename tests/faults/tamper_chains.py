@@ -266,6 +266,7 @@ def signatures(house: House, chain: Chain, chance: random.Random) -> Iterator[Ca
         entry = loaded(data)
         if not entry:
             continue
+        after = next((m for m in sorted(chain.objects) if m > n and loaded(chain.objects[m])), n + 1)
         for other in sorted(ids - {entry["signer"]}):
             renamed = rfc8785.dumps({**entry, "signer": other})
             yield chain.case("another signer named", f"{n}: {other}", {n: renamed}, n)
@@ -282,9 +283,8 @@ def signatures(house: House, chain: Chain, chance: random.Random) -> Iterator[Ca
             for when in (entry["time"], LONG_AGO):
                 resigned = signed(entry, signer, time=when)
                 if resigned != data:
-                    yield chain.case(
-                        "signed again with a key of ours", f"{n} by {signer.key_id} {when}", {n: resigned}, n, n + 1
-                    )
+                    name = f"{n} by {signer.key_id} {when}"
+                    yield chain.case("signed again with a key of ours", name, {n: resigned}, n, n + 1, after)
 
 
 def forged(house: House, chain: Chain, chance: random.Random) -> Iterator[Case]:
