@@ -159,12 +159,21 @@ def test_only_the_schedulers_own_header_makes_a_tick(scene: Scene) -> None:
 def test_two_requests_at_once_rotate_once(scene: Scene) -> None:
     function = scene.function()
     done(function.post(ROTATE))
-    scene.between(only({"AddSecretVersion"}, delayed(0.3)))
     replies: list[Reply] = []
-    threads = [
-        threading.Thread(target=lambda name=name: replies.append(function.post(FORCED | {"request_id": name})))
-        for name in ("a", "b")
-    ]
+    one_is_through = threading.Event()
+
+    def held(_: Call, carried: Carried) -> Any:
+        """Answered once the other request is through."""
+        reply = carried()
+        assert one_is_through.wait(30)
+        return reply
+
+    def asked(name: str) -> None:
+        replies.append(function.post(FORCED | {"request_id": name}))
+        one_is_through.set()
+
+    scene.between(only({"AddSecretVersion"}, held))
+    threads = [threading.Thread(target=asked, args=[name]) for name in ("a", "b")]
     for thread in threads:
         thread.start()
     for thread in threads:

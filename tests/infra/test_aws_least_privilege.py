@@ -112,7 +112,7 @@ def a_rollback_was_left_open(scene: Scene) -> None:
     effects = Effects(die_at=4)
     with dying():
         scene.service(effects).rollback(KEY)
-    assert effects.names == ["before append", "after append", "before write_anchor", "after write_anchor"]
+    assert effects.names == ["before write_anchor", "after write_anchor", "before append", "after append"]
     scene.clock.now += AFTER_THE_LEASE
 
 
