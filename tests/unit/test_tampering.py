@@ -16,6 +16,7 @@ from daena_kms.ledger import FolderLedger, object_name
 from daena_kms.model import Status
 from daena_kms.names import RESERVED_KEY
 from tests.support.worlds import KEY, START, Clock, World, local_backend, seeded
+from tests.unit.test_manifest_format import respelled
 
 
 @pytest.fixture
@@ -97,11 +98,8 @@ def _spaces(folder: Path) -> None:
 
 
 def _respelled(folder: Path) -> None:
-    """The same signature, in other letters: base64 leaves four bits of it over."""
     path = folder / object_name(4)
-    stored = path.read_bytes()
-    place = stored.index(b'=="') - 1
-    path.write_bytes(stored[:place] + bytes([stored[place] ^ 2]) + stored[place + 1 :])
+    path.write_bytes(respelled(path.read_bytes()))
 
 
 def _huge(folder: Path) -> None:
