@@ -8,13 +8,17 @@ may be tried again later, a `ConflictError` means look again, the rest wait for 
 DAMAGED_HINT = "a backup has it: docs/backup-format.md says how to get one version out; `restore` brings the whole key"
 
 
+LONGEST_MESSAGE = 16_000
+"""In characters; of hints too. They quote what lies in stores and files, of any length; logs have to hold them."""
+
+
 class KmsError(Exception):
     """Something failed. `message` says what, `hint` says what to do."""
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = _shortened(message)
+        self.hint = _shortened(hint)
+        super().__init__(self.message)
 
     @property
     def line(self) -> str:
@@ -23,6 +27,14 @@ class KmsError(Exception):
 
     def __reduce__(self) -> tuple[type["KmsError"], tuple[str, str]]:
         return type(self), (self.message, self.hint)
+
+
+def _shortened(text: str) -> str:
+    """As it is, up to LONGEST_MESSAGE; of a longer one the beginning."""
+    if len(text) <= LONGEST_MESSAGE:
+        return text
+    rest = f"… ({len(text):,} characters in all)"
+    return text[: LONGEST_MESSAGE - len(rest)] + rest
 
 
 class DeniedError(KmsError):

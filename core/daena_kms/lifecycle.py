@@ -13,12 +13,16 @@ from .policy import KeyPolicy
 
 Versions = Mapping[int, VersionRecord]
 
+_SHOWN = 10
+
 
 def version_of(key: str, versions: Versions, number: int) -> VersionRecord:
-    """The record of a number; NotFoundError says which numbers there are."""
+    """The record of a number; NotFoundError says which numbers there are: the last ones, for there may be thousands."""
     if number not in versions:
-        there = ", ".join(str(n) for n in sorted(versions)) or "none"
-        raise NotFoundError(f"{key} has no version {number}", f"there are: {there}")
+        numbers = sorted(versions)
+        there = ", ".join(map(str, numbers[-_SHOWN:])) or "none"
+        before = f"{len(numbers)}, the last of them " if len(numbers) > _SHOWN else ""
+        raise NotFoundError(f"{key} has no version {number}", f"there are: {before}{there}")
     return versions[number]
 
 

@@ -20,7 +20,7 @@ LIVES_OF_A_UNIT = {"memory-fenced": 500, "memory-unfenced": 500, "local": 150, "
 UNITS_BY_CHANCE = {"memory-fenced": 10, "memory-unfenced": 10, "local": 6, "aws": 6, "azure": 6, "gcp": 6}
 DEEDS_OF_A_LIFE = 6
 PAIRS_IN_FULL = ("create", "rotate")
-SHARE = {"memory-fenced": 20, "memory-unfenced": 20, "local": 50, "aws": 250, "azure": 250, "gcp": 200}
+SHARE = {"memory-fenced": 50, "memory-unfenced": 50, "local": 100, "aws": 500, "azure": 500, "gcp": 500}
 """Of the other pairs, one in so many."""
 Point = tuple[int, str]
 Chosen = TypeVar("Chosen")

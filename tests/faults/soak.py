@@ -12,8 +12,8 @@ from .script import FAULTS, Script
 from .units import Room, Unit
 
 ROTATIONS = 250
-UNITS = {"local": 56, "aws": 8, "azure": 8, "gcp": 8}
-"""250 rotations of one key each: 14,000, and three times 2,000."""
+UNITS = {"local": 74, "aws": 2, "azure": 2, "gcp": 2}
+"""250 rotations of one key each: 18,500, and three times 500."""
 CALLS = 12  # of a rotation: after these a fault would miss it
 
 

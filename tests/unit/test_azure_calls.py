@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -242,6 +243,23 @@ def test_a_failure_that_is_none_of_azures_is_not_quoted(account: azure_world.Acc
     with pytest.raises(UnavailableError) as refused:
         account.store(seconds=0.4).read(KEY, StoredVersion(1, "0" * 32))
     assert leaked(told(refused.value), CANARY) == []
+
+
+def test_a_reply_that_the_sdk_finds_out_about_late_is_an_error_of_ours(account: azure_world.Account) -> None:
+    vault: Any = account.store(seconds=0.4)._vault
+    version = vault.put("a-secret", "value", "", {}).version
+
+    def meddle(_: object, answer: Callable[[], Answer]) -> Answer:
+        told = answer()
+        return replace(told, document={**(told.document or {}), "attributes": 102})
+
+    account.vault.server.between = meddle
+    asks: list[Callable[[], object]] = [lambda: vault.get("a-secret"), lambda: vault.patch("a-secret", version)]
+    for ask in asks:
+        with pytest.raises(UnavailableError, match="could not be read"):
+            ask()
+    written = vault.put("a-secret", "another", "", {})  # it was carried out: it is looked for
+    assert [each.version for each in vault.versions("a-secret")].count(written.version) == 1
 
 
 def test_a_vault_that_is_not_there() -> None:

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from daena_kms import trust
+from daena_kms import lifecycle, trust
 from daena_kms.errors import ConfigurationError, KmsError, NotFoundError, RefusedError
 from daena_kms.holdings import location
 from daena_kms.material import KeyMaterial
-from daena_kms.model import Outcome, State, Status
+from daena_kms.model import Outcome, State, Status, VersionRecord
 from daena_kms.policy import KeyPolicy
 from daena_kms.service import Service
 from tests.support import liars
-from tests.support.worlds import BACKENDS, KEY, Clock, DiedError, World, dying, seeded
+from tests.support.worlds import BACKENDS, KEY, START, Clock, DiedError, World, dying, seeded
 
 
 def _world(tmp_path: Path, backend: str = "local", *, rotations: int = 4, **policy: Any) -> World:
@@ -231,6 +231,15 @@ def test_a_version_that_is_not_there(what: str, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="has no version 9") as problem:
         getattr(world.service(), what)(KEY, 9)
     assert problem.value.hint == "there are: 1, 2"
+
+
+def test_of_many_versions_the_last_ones_are_told() -> None:
+    there = {
+        number: VersionRecord(number, "id", "f", "AES-256", State.DISABLED, START, START) for number in range(1, 57)
+    }
+    with pytest.raises(NotFoundError) as problem:
+        lifecycle.version_of(KEY, there, 99)
+    assert problem.value.hint == "there are: 56, the last of them 47, 48, 49, 50, 51, 52, 53, 54, 55, 56"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -71,12 +71,16 @@ class Vault:
     def get(self, name: str, version: str = "") -> tuple[Shown, KeyMaterial]:
         """A version and its value's text; without `version` what readers get. RefusedError if it is disabled."""
         about = f"get of version {version or '(newest)'} of {name}"
-        got: KeyVaultSecret = self._azure.asked(lambda: self._client.get_secret(name, version), about, name)
-        shown = _shown(about, got.properties)
+
+        def ask() -> tuple[Shown, object]:
+            got: KeyVaultSecret = self._client.get_secret(name, version)
+            return _shown(about, got.properties), got.value
+
+        shown, value = self._azure.asked(ask, about, name)
         self._check(shown, name, version or shown.version)
-        if not isinstance(got.value, str):
+        if not isinstance(value, str):
             raise UnavailableError(f"{about}: the reply lacks the value", _FOREIGN)
-        return shown, KeyMaterial(got.value.encode(errors="surrogatepass"))
+        return shown, KeyMaterial(value.encode(errors="surrogatepass"))
 
     # --- writing
 
@@ -115,12 +119,11 @@ class Vault:
         if (left := self._left(ends)) <= 0:
             raise UnavailableError(f"{about}: the time of a call is over", "nothing is lost: the next run looks again")
 
-        def ask() -> KeyVaultSecret:
-            return self._client.set_secret(  # type: ignore[no-any-return]
-                name, value, content_type=content_type, tags=dict(tags), timeout=left
-            )
+        def ask() -> Shown:
+            told = self._client.set_secret(name, value, content_type=content_type, tags=dict(tags), timeout=left)
+            return _shown(about, told.properties)
 
-        shown = _shown(about, self._azure.asked(ask, about, name).properties)
+        shown: Shown = self._azure.asked(ask, about, name)
         self._check(shown, name, shown.version)
         if _folded(shown.tags) != _folded(tags):
             raise UnavailableError(f"{about}: the reply has other tags than were sent", _FOREIGN)
@@ -136,10 +139,11 @@ class Vault:
         about = f"update of version {version} of {name}"
         _check_limits(name, tags or {})
         sent = {} if tags is None else {"tags": dict(tags)}
-        done: SecretProperties = self._azure.asked(
-            lambda: self._client.update_secret_properties(name, version, enabled=enabled, **sent), about, name
-        )
-        changed = _shown(about, done)
+
+        def ask() -> Shown:
+            return _shown(about, self._client.update_secret_properties(name, version, enabled=enabled, **sent))
+
+        changed: Shown = self._azure.asked(ask, about, name)
         self._check(changed, name, version)
         if enabled is not None:
             _check(changed.enabled is enabled, f"{about}: it should be enabled={enabled}, and is not")
@@ -167,6 +171,7 @@ def _whole(about: str) -> Callable[[Any], None]:
 
 
 def _shown(about: str, told: SecretProperties) -> Shown:
+    """To be called within `asked`: where a reply is none of Azure's, the SDK may find out only as it is looked at."""
     if not told.id or told.created_on is None or told.enabled is None:
         raise UnavailableError(f"{about}: the reply lacks id, creation time or state", _FOREIGN)
     return Shown(

@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, Phase, Verbosity
 from hypothesis.errors import HypothesisWarning
 from hypothesis.strategies import SearchStrategy
 
-from daena_kms.errors import KmsError
+from daena_kms.errors import LONGEST_MESSAGE, KmsError
 
 from ..units import Room
 
@@ -161,19 +161,20 @@ def _where(problem: BaseException) -> str:
     return "at " + " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in ours[:-5:-1])
 
 
-def sensible(problem: KmsError, most: int = 20_000) -> None:
+def sensible(problem: KmsError, most: int = LONGEST_MESSAGE) -> None:
     """An error of ours is words for people, of a bounded length, and no traceback."""
     require(problem.message, f"{type(problem).__name__} without a message")
-    require(len(problem.message) <= most, f"{type(problem).__name__} of {len(problem.message)} characters")
+    for text in (problem.message, problem.hint):
+        require(len(text) <= most, f"{type(problem).__name__} of {len(text)} characters")
     require("Traceback (most recent" not in problem.message, "a traceback is in the message")
 
 
-def allowed(do: Callable[[], Any], most: int = 20_000) -> Any:
+def allowed(do: Callable[[], Any]) -> Any:
     """What came of it; an error of ours is an answer, and is returned as None. Everything else comes out."""
     try:
         return do()
     except KmsError as problem:
-        sensible(problem, most)
+        sensible(problem)
         return None
 
 

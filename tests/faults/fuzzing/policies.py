@@ -120,8 +120,7 @@ def policies(room: Room, most: int) -> None:
         try:
             parse_policy(data, tick=Tick())
         except ConfigurationError as problem:
-            # It quotes what is wrong, with everything that is no character as an escape of ten.
-            sensible(problem, 20_000 + 12 * len(data))
+            sensible(problem)
             require(problem.hint, f"without a hint: {problem.message[:200]}")
 
     tried(room, "a policy file", files, check, most=most)
@@ -196,7 +195,7 @@ def _settings(environment: Mapping[str, str]) -> Settings | None:
     try:
         return read_settings(environment)
     except ConfigurationError as problem:
-        sensible(problem, 20_000 + 12 * sum(map(len, environment)))
+        sensible(problem)
         require(problem.hint, "without a hint")
         return None
 
@@ -205,7 +204,7 @@ def _without_writing(do: Any) -> None:
     try:
         do()
     except KmsError as problem:
-        sensible(problem, 1_000_000)
+        sensible(problem)
 
 
 def settings_files(room: Room, most: int) -> None:
@@ -221,7 +220,7 @@ def settings_files(room: Room, most: int) -> None:
         try:
             app.other_settings(text)
         except ConfigurationError as problem:
-            sensible(problem, 20_000 + 12 * len(text))
+            sensible(problem)
             require(problem.hint, "without a hint")
 
     tried(room, "a settings file", st.lists(lines, max_size=5), check, most=most)
@@ -252,7 +251,7 @@ def windows(room: Room, most: int) -> None:
         try:
             Window.parse(written)
         except ConfigurationError as problem:
-            sensible(problem, 1_000 + 12 * len(written))
+            sensible(problem)
 
     tried(room, "a window", text, check, most=most)
 

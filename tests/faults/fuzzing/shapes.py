@@ -147,7 +147,7 @@ def _change(places: Sequence[tuple[Any, Any]], change: Edit) -> None:
 
 
 def _replace(_places: Any, holder: Any, place: Any, change: Edit) -> None:
-    holder[place] = change.value
+    holder[place] = copy.deepcopy(change.value)  # a later change goes into it
 
 
 def _delete(_places: Any, holder: Any, place: Any, _change: Edit) -> None:
@@ -156,9 +156,9 @@ def _delete(_places: Any, holder: Any, place: Any, _change: Edit) -> None:
 
 def _add(_places: Any, holder: Any, _place: Any, change: Edit) -> None:
     if isinstance(holder, dict):
-        holder[change.value if isinstance(change.value, str) else "another"] = change.value
+        holder[change.value if isinstance(change.value, str) else "another"] = copy.deepcopy(change.value)
     else:
-        holder.append(change.value)
+        holder.append(copy.deepcopy(change.value))
 
 
 def _rename(_places: Any, holder: Any, place: Any, change: Edit) -> None:
