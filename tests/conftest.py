@@ -1,9 +1,10 @@
 """Fixtures that every test may use."""
 
 import gc
+import itertools
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 os.environ |= {"GCE_METADATA_HOST": "127.0.0.1:9", "GCE_METADATA_IP": "127.0.0.1:9"}
 
 from tests.support.worlds import BACKENDS, SERVED, Backend, Clock, World, seeded
+
+from .sharing import Some
 
 # Of these one store takes a turn, even among the contracts.
 _LONG = (
@@ -67,10 +70,19 @@ def _has_its_turn(item: pytest.Item) -> bool:
 
 
 @pytest.fixture
-def share(request: pytest.FixtureRequest) -> Callable[[str], int]:
-    """Of how many pairs of deaths a test takes one: all in memory, a share where each is many slow writes."""
-    thorough = bool(request.config.getoption("--thorough"))
-    return lambda backend: 1 if thorough or backend.startswith("memory") else 10
+def some(request: pytest.FixtureRequest) -> Some:
+    """Of the places where a run may die one in so many: other ones for each test, and each time that it asks.
+
+    All of them with --thorough. `make faults` tries each of them, and the pairs, with a checker of its own.
+    """
+    thorough = request.config.getoption("--thorough")
+    turns = itertools.count(zlib.crc32(request.node.nodeid.encode()))
+
+    def take(places: Iterable[int], of: int) -> Iterator[int]:
+        step = 1 if thorough else of
+        return itertools.islice(places, next(turns) % step, None, step)
+
+    return take
 
 
 @pytest.fixture

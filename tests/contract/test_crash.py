@@ -1,5 +1,6 @@
 """A run that dies at every side effect, and at every pair of them: one more run, and everything is in order."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from daena_kms.material import KeyMaterial
 from daena_kms.model import State, Status
 from daena_kms.policy import KeyPolicy
 from daena_kms.service import Service
+from tests.sharing import Some, one_in
 from tests.support.worlds import BACKENDS, KEY, Clock, Effects, Mortal, World, dying, seeded
 
 POLICY = KeyPolicy(create=True, grace_days=0, destroy_after_days=1)
@@ -124,11 +126,11 @@ def _boundaries(backend: str, folder: Path, scenario: Scenario) -> list[str]:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_death_at_every_side_effect(backend: str, name: str, tmp_path: Path) -> None:
+def test_a_death_at_every_side_effect(backend: str, name: str, tmp_path: Path, some: Some) -> None:
     scenario = SCENARIOS[name]
     boundaries = _boundaries(backend, tmp_path / "whole", scenario)
     assert len(boundaries) >= 4, boundaries
-    for die_at in range(1, len(boundaries) + 1):
+    for die_at in some(range(1, len(boundaries) + 1), one_in(backend, memory=1, slow=4)):
         world = _world(backend, tmp_path / str(die_at), scenario)
         _run(world, scenario.act, die_at)
         _settle(world, scenario)
@@ -137,18 +139,12 @@ def test_a_death_at_every_side_effect(backend: str, name: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["create", "rotate", "rollback"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_two_deaths_in_a_row_at_every_pair_of_side_effects(
-    backend: str, name: str, tmp_path: Path, share: Callable[[str], int]
-) -> None:
-    scenario, one_in = SCENARIOS[name], share(backend)
+def test_two_deaths_in_a_row_at_every_pair_of_side_effects(backend: str, name: str, tmp_path: Path, some: Some) -> None:
+    scenario = SCENARIOS[name]
     first_boundaries = len(_boundaries(backend, tmp_path / "whole", scenario))
     pairs = 0
-    for first in range(1, first_boundaries + 1):
-        second = 0
-        while True:
-            second += 1
-            if (first + second) % one_in:
-                continue
+    for first in some(range(1, first_boundaries + 1), one_in(backend, memory=1, slow=4)):
+        for second in some(itertools.count(1), one_in(backend, memory=3, slow=6)):
             world = _world(backend, tmp_path / f"{first}-{second}", scenario)
             _run(world, scenario.act, first)
             world.clock.move(minutes=61)
@@ -160,14 +156,15 @@ def test_two_deaths_in_a_row_at_every_pair_of_side_effects(
             pairs += 1
             _settle(world, scenario)
             _check(world, scenario)
-    assert pairs > first_boundaries // one_in
+    assert pairs > first_boundaries // 4
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_dead_import_can_be_asked_again(backend: str, tmp_path: Path) -> None:
+def test_a_dead_import_can_be_asked_again(backend: str, tmp_path: Path, some: Some) -> None:
     material = KeyMaterial(b"m" * 32)
     whole = Scenario(_nothing, lambda s: s.import_key(KEY, material, created=None), 1)
-    for die_at in range(1, len(_boundaries(backend, tmp_path / "whole", whole)) + 1):
+    boundaries = len(_boundaries(backend, tmp_path / "whole", whole))
+    for die_at in some(range(1, boundaries + 1), one_in(backend, memory=1, slow=4)):
         world = _world(backend, tmp_path / str(die_at), whole)
         _run(world, whole.act, die_at)
         world.clock.move(minutes=61)

@@ -11,6 +11,7 @@ from daena_kms import recovery
 from daena_kms.holdings import Holding
 from daena_kms.manifest import Event
 from daena_kms.model import Outcome, State, Status
+from tests.sharing import Some, one_in
 from tests.support.places import closing, facts, held, lived_in, materials, place, service, tick, versions
 from tests.support.worlds import BACKENDS, KEY, Clock, Effects, World, dying
 
@@ -116,13 +117,6 @@ def test_a_key_comes_back_with_what_became_of_it(pair: tuple[World, World]) -> N
 # --- deaths
 
 
-@pytest.fixture
-def some(request: pytest.FixtureRequest) -> Callable[[str], int]:
-    """Of how many deaths a test takes one: all in memory, a share where each is many writes to a disk or a server."""
-    thorough = bool(request.config.getoption("--thorough"))
-    return lambda name: 1 if thorough or name.startswith("memory") else 9
-
-
 Act = Callable[[World, World, Effects | None], Outcome]
 
 
@@ -135,10 +129,10 @@ ACTS: dict[str, Act] = {"migrate": migrate, "restore": _restoring}
 
 @pytest.mark.parametrize(("way", "act"), [("from", "migrate"), ("to", "migrate"), ("to", "restore")])
 def test_a_run_that_dies_anywhere_is_brought_to_its_end(
-    backend_name: str, way: str, act: str, some: Callable[[str], int], tmp_path: Path
+    backend_name: str, way: str, act: str, some: Some, tmp_path: Path
 ) -> None:
     """Between the death and the next try the schedulers of both places tick, before the lease has ended and after."""
-    deaths = itertools.count(1, some(backend_name))
+    deaths = some(itertools.count(1), one_in(backend_name, memory=3, slow=18))
     boundaries = next(filter(None, (_die_and_go_on(backend_name, way, act, tmp_path / str(n), n) for n in deaths)))
     assert boundaries > 10
 

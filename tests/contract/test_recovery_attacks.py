@@ -4,7 +4,7 @@ In memory both kinds of store are tried at every boundary; what is served behind
 """
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from daena_kms.errors import (
 )
 from daena_kms.manifest import Draft, Event
 from daena_kms.model import Operation, Outcome, State, Status
+from tests.sharing import Some
 from tests.support import liars
 from tests.support.places import POLICY, facts, held, materials, service, tick
 from tests.support.worlds import KEY, Clock, Effects, World, dying, memory_backend, seeded
@@ -78,16 +79,6 @@ def cancel(source: World, target: World) -> Outcome:
     return outcome
 
 
-Share = Callable[[int, int], Iterable[int]]
-
-
-@pytest.fixture
-def share(request: pytest.FixtureRequest) -> Share:
-    """The places to try: one in so many, another one for each test; all of them with --thorough."""
-    thorough = bool(request.config.getoption("--thorough"))
-    return lambda turn, of: itertools.count(1) if thorough else itertools.count(1 + turn % of, of)
-
-
 # --- sleepers
 
 Other = Callable[[World, World], object]
@@ -113,9 +104,9 @@ OTHERS: dict[str, Other] = {
 @pytest.mark.parametrize("minutes", [0, 16], ids=["within its lease", "past its lease"])
 @pytest.mark.parametrize("other", list(OTHERS))
 def test_a_migration_that_sleeps_while_others_act_leaves_one_that_rotates(
-    other: str, minutes: int, share: Share, *, fenced: bool
+    other: str, minutes: int, some: Some, *, fenced: bool
 ) -> None:
-    for sleep_at in share(len(other) + fenced, 4):
+    for sleep_at in some(itertools.count(1), 6):
         clock = Clock()
         source, target = two(clock, fenced=fenced)
         before, secrets = facts(source), materials(source)
@@ -361,9 +352,9 @@ class _Failing:
 @pytest.mark.parametrize("after", [False, True], ids=["request lost", "reply lost"])
 @pytest.mark.parametrize("problem", [*PROBLEMS, *MORE], ids=lambda problem: type(problem).__name__)
 def test_an_error_at_any_call_never_leaves_two_that_rotate(
-    problem: Exception, share: Share, *, after: bool, fenced: bool
+    problem: Exception, some: Some, *, after: bool, fenced: bool
 ) -> None:
-    for at in share(len(type(problem).__name__) + after, 9):
+    for at in some(itertools.count(1), 16):
         clock = Clock()
         source, target = two(clock, fenced=fenced)
         before, secrets = facts(source), materials(source)

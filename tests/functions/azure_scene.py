@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from daena_kms.stores.azure import AzureStore
-from tests.infra.bundles import azure_host_bundle
+from tests.infra.bundles import azure_host_bundle, compiled
 from tests.support import azure_world
 from tests.support.azure_worker import FunctionApp
 
@@ -26,7 +26,7 @@ class Scene:
         self.account = azure_world.emptied()
         self.policy(POLICY)
         self.settings = self.account.environment() | {"ROTATION_SCHEDULE": SCHEDULE, "DAENA_POLICY": self.policy_url}
-        self.app = FunctionApp(azure_host_bundle(), self.settings | settings)
+        self.app = FunctionApp(compiled(azure_host_bundle()), self.settings | settings)
 
     def close(self) -> None:
         """End the process."""

@@ -10,7 +10,7 @@ from daena_kms.manifest import History
 from daena_kms.names import RESERVED_KEY
 from daena_kms.service import Service
 from daena_kms.settings import read_settings
-from tests.infra.bundles import gcp_host_bundle
+from tests.infra.bundles import compiled, gcp_host_bundle
 from tests.support import gcp_world
 from tests.support.gcp_world import PREFIX
 from tests.support.gsm_service import Between, plain
@@ -47,7 +47,7 @@ class Scene:
 
     def function(self, settings: Mapping[str, str] = {}, source: Path | None = None) -> ServedFunction:  # only read
         """An instance that has answered nothing yet."""
-        self._functions.append(ServedFunction(gcp_host_bundle(), self.environment(settings), source))
+        self._functions.append(ServedFunction(compiled(gcp_host_bundle()), self.environment(settings), source))
         return self._functions[-1]
 
     def close(self) -> None:

@@ -9,6 +9,8 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -57,6 +59,18 @@ def gcp_host_bundle() -> Path:
 
 
 @cache
+def compiled(unpacked: Path) -> Path:
+    """A copy with bytecode, as Google builds it: a process starts in a third of the time. Everybody's too."""
+    made = unpacked.with_name("compiled")
+    with _locked(), tempfile.TemporaryDirectory(dir=KEPT) as folder:
+        if not made.exists():
+            copy = shutil.copytree(unpacked, Path(folder, "copy"))
+            subprocess.run([sys.executable, "-m", "compileall", "-qq", copy], check=False)  # templates are no Python
+            copy.rename(made)
+    return made
+
+
+@cache
 def aws_sources() -> Path:
     """The checkout that `aws_bundle` was built from: a copy, because others may be editing this one."""
     return aws_bundle().parent / "checkout"
@@ -88,9 +102,7 @@ def copy_checkout(folder: Path, target: Target = AWS) -> None:
 
 
 def _kept(platform_key: str, target: Target) -> Path:
-    KEPT.mkdir(parents=True, exist_ok=True)
-    with (KEPT / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked():
         _forget_old()
         with tempfile.TemporaryDirectory(dir=KEPT) as folder:
             made = Path(folder, "made")
@@ -105,6 +117,15 @@ def _kept(platform_key: str, target: Target) -> Path:
                     archive.extractall(made / "unpacked")
             made.rename(kept)
     return kept
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """One process at a time makes what is kept."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with (KEPT / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _digest(platform_key: str, checkout: Path) -> str:

@@ -44,8 +44,8 @@ def told(result: Result) -> str:
     return "\n  ".join([result.problem, *result.story])
 
 
-# `make faults` explores settings that include these two.
-LONGEST = {"unfenced, split looks", "unfenced, failing checks"}
+# `make faults` explores settings that include these.
+LONGEST = {"fenced, three runs", "unfenced, split looks", "unfenced, failing checks"}
 
 
 @pytest.mark.parametrize(
