@@ -38,7 +38,7 @@ lint: $(READY)  ## ruff and mypy, strict
 bench: $(READY)  ## figures: a table, and build/bench.json
 	$(BIN)/python -m tests.bench $(ARGS)
 
-faults: $(READY) .venv/tools/azurite/ready .venv/tools/azure-worker/ready $(BUILT)  ## try to lose a key, for hours: docs/reliability.md. ARGS="--seed 7" goes on where that was interrupted
+faults: $(READY) $(INSTALLED) $(BUILT)  ## try to lose a key, for hours: docs/reliability.md. ARGS="--seed 7" goes on where that was interrupted
 	$(BIN)/python -m tests.faults $(ARGS)
 	$(BIN)/python -m pytest -n auto -q --thorough tests/contract tests/unit tests/model
 

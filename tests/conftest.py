@@ -1,10 +1,9 @@
 """Fixtures that every test may use."""
 
 import gc
-import itertools
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -76,18 +75,8 @@ def _has_its_turn(item: pytest.Item) -> bool:
 
 @pytest.fixture
 def some(request: pytest.FixtureRequest) -> Some:
-    """Of the places where a run may die one in so many: other ones for each test, and each time that it asks.
-
-    All of them with --thorough. `make faults` tries each of them, and the pairs, with a checker of its own.
-    """
-    thorough = request.config.getoption("--thorough")
-    turns = itertools.count(zlib.crc32(request.node.nodeid.encode()))
-
-    def take(places: Iterable[int], of: int) -> Iterator[int]:
-        step = 1 if thorough else of
-        return itertools.islice(places, next(turns) % step, None, step)
-
-    return take
+    """A share of the places where a run may die; all of them with --thorough, which is how `make faults` has them."""
+    return Some(request.node.nodeid, thorough=bool(request.config.getoption("--thorough")))
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ def test_two_deaths_in_a_row_at_every_pair_of_side_effects(backend: str, name: s
             pairs += 1
             _settle(world, scenario)
             _check(world, scenario)
-    assert pairs
+    assert pairs > first_boundaries // some.step(one_in(backend, memory=3, slow=4 * 6))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
