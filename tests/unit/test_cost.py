@@ -94,7 +94,7 @@ def test_a_key_on_gcp_by_hand() -> None:
     rotations = 730 / (90 * 24)
     assert first.storage == pytest.approx(2 * 0.06)
     assert first.ticks == pytest.approx(TICKS * 4 * 0.03 / 10_000)
-    assert first.rotations == pytest.approx(rotations * 2 * 0.03 / 10_000)
+    assert first.rotations == pytest.approx(rotations * 3 * 0.03 / 10_000)
     assert first.kms == 0
 
 

@@ -121,6 +121,7 @@ STEADY = [
     f"AccessSecretVersion {STAGED}/2",  # read back
     f"AddSecretVersion {NAME}",
     f"AccessSecretVersion {NAME}/3",  # has anything come in between?
+    f"AccessSecretVersion {STAGED}/3",  # was it staged twice?
     f"DestroySecretVersion {STAGED}/2",
     f"UpdateSecret {NAME}",  # the head
 ]
@@ -223,6 +224,32 @@ def test_an_addition_whose_reply_is_lost_is_made_once(scene: Scene, place: int, 
     assert scene.states_of(STAGED) == ["DESTROYED"] * 3
     scene.restart()
     scene.rotate()
+    scene.check()
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["staging", "promoting"])
+@pytest.mark.parametrize("told", ["the first", "the second"])
+@pytest.mark.parametrize("stale", [False, True], ids=["fresh", "stale"])
+def test_of_an_addition_that_is_carried_out_twice_the_same_run_takes_the_copy_away(
+    scene: Scene, place: int, told: str, stale: bool
+) -> None:
+    """Whichever of the two the reply is about: a network repeats a request, and the service takes it again."""
+    materials = scene.versions(2)
+    scene.restart()
+
+    def twice(_: Call, carried: Carried) -> Any:
+        replies = {"the first": carried(), "the second": carried()}
+        return replies[told]
+
+    with scene.stale() if stale else nullcontext():
+        scene.google.between = only(["AddSecretVersion"], twice, times=1, after=place)
+        outcome = scene.force()
+        scene.google.between = plain
+    assert (outcome.status, outcome.number) == (Status.ROTATED, 3), outcome
+    assert scene.materials()[:2] == materials
+    assert set(scene.states_of(STAGED)) == {"DESTROYED"}
+    assert len(scene.lying(STAGED)) + len(scene.lying()) == 7
+    scene.restart()
     scene.check()
 
 

@@ -163,14 +163,16 @@ class GcpStore:
         return sorted([*listed, *unlisted, *self._secrets.newer(name, last)], key=lambda version: version.version)
 
     def _newer(self, key: str, since: Observed) -> Observed:
-        """What came since, also between what was seen and what this run has published and staged itself."""
+        """What came since, also around what this run has published and staged itself: a network may repeat that."""
         name, place = self._name(key), layout.staged_name(self._name(key))
         had = [layout.version_of(version.version_id) for version in since.versions]
         known = {*had, *self._numbers(key)}
         found = [*self._between(name, min(had), max(had), known), *self._secrets.newer(name, max(had))]
         versions = (*since.versions, *(self._stored(key, version) for version in found))
         ours = [layout.version_of(version.version_id) for version in since.staged]
-        strange = self._between(place, self._memory(key).staged, max(ours, default=0), {*ours})
+        accounted = self._memory(key).staged
+        last = max(ours, default=accounted)
+        strange = [*self._between(place, accounted, last, {*ours}), *self._secrets.newer(place, last)]
         staged = (*since.staged, *(self._staged(key, version) for version in strange if version.enabled))
         newest = max(versions, key=lambda version: layout.version_of(version.version_id))
         return replace(since, newest=newest, versions=versions, staged=staged)
