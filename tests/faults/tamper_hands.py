@@ -423,6 +423,19 @@ class Gcp:
     def exchange(self, one: str, other: str) -> None:
         first, second = self._secret(one), self._secret(other)
         first.versions, second.versions = second.versions, first.versions
+        for secret in (first, second):
+            for version in secret.versions:
+                self._name(version, f"{secret.states.states[-1].name}/versions/{version.number}")
+
+    @staticmethod
+    def _name(version: Any, name: str) -> None:
+        """The service calls each version by the secret that it lies in."""
+        from tests.support import gsm_messages  # noqa: PLC0415
+
+        states = [gsm_messages.copied(state) for state in version.states.states]
+        for state in states:
+            state.name = name
+        version.states.states = states
 
 
 HANDS: dict[str, Callable[[House], Hands]] = {
