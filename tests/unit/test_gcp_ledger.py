@@ -1,5 +1,6 @@
 """The ledger in Cloud Storage beyond the contract: addresses, pages, lost replies, races, permissions, opening it."""
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ from tests.support.strict_gcs import StrictGcs
 from tests.support.strict_secrets import FUNCTION
 from tests.support.worlds import KEY
 
-# The SDK leaves a connection whose request it makes again to the garbage collector.
+# The SDK leaves a connection whose request it makes again to the garbage collector, which comes when a test is over.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 RACERS = 12
 BUCKET = "manifests"
@@ -61,6 +62,7 @@ def storage(running: StrictGcs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Str
     yield running
     while _clients:
         _clients.pop().close()
+    gc.collect()
 
 
 @pytest.fixture
