@@ -1,11 +1,13 @@
 """Fixtures that every test may use."""
 
+import functools
 import gc
 import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import botocore.session
 import pytest
 
 # Read once, when gRPC is first used. Its handlers would end a child that a test forks off with less than it had.
@@ -16,6 +18,9 @@ os.environ |= {"GCE_METADATA_HOST": "127.0.0.1:9", "GCE_METADATA_IP": "127.0.0.1
 from tests.support.worlds import BACKENDS, SERVED, Backend, Clock, World, seeded
 
 from .sharing import Some
+
+# What sessions of botocore read of its models they read once together: a tenth of a second for each that a test makes.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 # Of these one store takes a turn, even among the contracts.
 _LONG = (

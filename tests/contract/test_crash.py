@@ -129,8 +129,8 @@ def _boundaries(backend: str, folder: Path, scenario: Scenario) -> list[str]:
 def test_a_death_at_every_side_effect(backend: str, name: str, tmp_path: Path, some: Some) -> None:
     scenario = SCENARIOS[name]
     boundaries = _boundaries(backend, tmp_path / "whole", scenario)
-    assert len(boundaries) >= 4, boundaries
-    for die_at in some(range(1, len(boundaries) + 1), one_in(backend, memory=1, slow=4)):
+    assert len(boundaries) >= 8, boundaries
+    for die_at in some(range(1, len(boundaries) + 1), one_in(backend, memory=1, slow=8)):
         world = _world(backend, tmp_path / str(die_at), scenario)
         _run(world, scenario.act, die_at)
         _settle(world, scenario)
@@ -143,7 +143,7 @@ def test_two_deaths_in_a_row_at_every_pair_of_side_effects(backend: str, name: s
     scenario = SCENARIOS[name]
     first_boundaries = len(_boundaries(backend, tmp_path / "whole", scenario))
     pairs = 0
-    for first in some(range(1, first_boundaries + 1), one_in(backend, memory=1, slow=4)):
+    for first in some(range(1, first_boundaries + 1), one_in(backend, memory=1, slow=8)):
         for second in some(itertools.count(1), one_in(backend, memory=3, slow=6)):
             world = _world(backend, tmp_path / f"{first}-{second}", scenario)
             _run(world, scenario.act, first)
@@ -156,7 +156,7 @@ def test_two_deaths_in_a_row_at_every_pair_of_side_effects(backend: str, name: s
             pairs += 1
             _settle(world, scenario)
             _check(world, scenario)
-    assert pairs > first_boundaries // some.step(one_in(backend, memory=3, slow=4 * 6))
+    assert pairs > first_boundaries // some.step(one_in(backend, memory=3, slow=8 * 6))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -164,7 +164,7 @@ def test_a_dead_import_can_be_asked_again(backend: str, tmp_path: Path, some: So
     material = KeyMaterial(b"m" * 32)
     whole = Scenario(_nothing, lambda s: s.import_key(KEY, material, created=None), 1)
     boundaries = len(_boundaries(backend, tmp_path / "whole", whole))
-    for die_at in some(range(1, boundaries + 1), one_in(backend, memory=1, slow=4)):
+    for die_at in some(range(1, boundaries + 1), one_in(backend, memory=1, slow=8)):
         world = _world(backend, tmp_path / str(die_at), whole)
         _run(world, whole.act, die_at)
         world.clock.move(minutes=61)

@@ -222,7 +222,7 @@ def test_on_azure_a_death_at_every_write(name: str, some: Some) -> None:
     held = scene.lying()
     writes = len(_cut(scene, act, None).names)
     assert writes >= 6
-    for die_at in some(range(1, writes + 1), 3):
+    for die_at in some(range(1, writes + 1), 6):
         restore()
         told = _cut(scene, act, die_at).names
         scene.clock.move(minutes=61)

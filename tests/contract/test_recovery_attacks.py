@@ -106,7 +106,7 @@ OTHERS: dict[str, Other] = {
 def test_a_migration_that_sleeps_while_others_act_leaves_one_that_rotates(
     other: str, minutes: int, some: Some, *, fenced: bool
 ) -> None:
-    for sleep_at in some(itertools.count(1), 6):
+    for sleep_at in some(itertools.count(1), 12):
         clock = Clock()
         source, target = two(clock, fenced=fenced)
         before, secrets = facts(source), materials(source)
@@ -354,7 +354,7 @@ class _Failing:
 def test_an_error_at_any_call_never_leaves_two_that_rotate(
     problem: Exception, some: Some, *, after: bool, fenced: bool
 ) -> None:
-    for at in some(itertools.count(1), 16):
+    for at in some(itertools.count(1), 32):
         clock = Clock()
         source, target = two(clock, fenced=fenced)
         before, secrets = facts(source), materials(source)
