@@ -164,6 +164,7 @@ def test_a_dead_import_can_be_asked_again(backend: str, tmp_path: Path, some: So
     material = KeyMaterial(b"m" * 32)
     whole = Scenario(_nothing, lambda s: s.import_key(KEY, material, created=None), 1)
     boundaries = len(_boundaries(backend, tmp_path / "whole", whole))
+    assert boundaries >= 8
     for die_at in some(range(1, boundaries + 1), one_in(backend, memory=1, slow=8)):
         world = _world(backend, tmp_path / str(die_at), whole)
         _run(world, whole.act, die_at)
