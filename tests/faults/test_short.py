@@ -1,6 +1,5 @@
 """Every campaign in short: each unit as `make faults` would run it, but in this process where that does no harm."""
 
-import gc
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,10 @@ from .units import Unit
 SHORT = list(all_units(short=True))
 
 
-# A reply that breaks off leaves its connection to the garbage collector: so does Cloud Storage's client.
-@pytest.mark.filterwarnings(r"ignore:(?s).*unclosed <socket:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("dropped_connections")
 @pytest.mark.parametrize("unit", SHORT, ids=[unit.id for unit in SHORT])
 def test_nothing_is_lost(unit: Unit, tmp_path: Path) -> None:
     tally = in_process(unit, 1, tmp_path, short=True) if unit.alone else run(unit, seed=1)
-    gc.collect()
     assert tally.violations == []
     assert tally.cases > 0
 

@@ -1,6 +1,5 @@
 """The ledger in Cloud Storage beyond the contract: addresses, pages, lost replies, races, permissions, opening it."""
 
-import gc
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,8 +34,7 @@ from tests.support.strict_gcs import StrictGcs
 from tests.support.strict_secrets import FUNCTION
 from tests.support.worlds import KEY
 
-# The SDK leaves a connection whose request it makes again to the garbage collector, which comes when a test is over.
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+pytestmark = pytest.mark.usefixtures("dropped_connections")
 RACERS = 12
 BUCKET = "manifests"
 GRANTED = {permission for each in gcp_ledger.REQUIRED_PERMISSIONS.values() for permission in each}
@@ -62,7 +60,6 @@ def storage(running: StrictGcs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Str
     yield running
     while _clients:
         _clients.pop().close()
-    gc.collect()
 
 
 @pytest.fixture
